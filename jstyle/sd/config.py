@@ -1,0 +1,410 @@
+"""The numbers of a Stable Diffusion 1.x / 2.x model, and how to read them from its JSON files.
+
+Field names are the keys of the files that diffusers and transformers write, and a key that is
+missing from a file takes the default those libraries give it. What the code does not implement is
+refused by name when the file is read: a reader that skips `prediction_type` loads happily and
+paints noise. Tables follow diffusers 0.42 (UNet2DConditionModel, AutoencoderKL, DDIMScheduler) and
+transformers 5 (CLIPTextConfig).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+
+class ConfigError(ValueError):
+    """A model's JSON asks for something that is not implemented, or does not fit together."""
+
+
+def _refuse(key: str, value: Any, supported: str) -> None:
+    raise ConfigError(f"{key} = {value!r} is not supported (supported: {supported})")
+
+
+def _one_of(key: str, value: Any, allowed: tuple) -> None:
+    # 0 == False and 1 == True in Python; a JSON file that mixes them is a wrong file
+    if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
+        _refuse(key, value, " or ".join(_shown(a) for a in allowed))
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else "null" if value is None else str(value)
+
+
+def _whole(config: Any, *keys: str, least: int = 1) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            _refuse(key, value, f"a whole number, at least {least}")
+
+
+def _positive(config: Any, *keys: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            _refuse(key, value, "a number above 0")
+
+
+def _flags(config: Any, *keys: str) -> None:
+    for key in keys:
+        _one_of(key, getattr(config, key), (True, False))
+
+
+def _blocks(config: Any, key: str, allowed: tuple[str, ...]) -> None:
+    """`key` is a list of block names, all known, one per entry of block_out_channels."""
+    names, levels = getattr(config, key), len(config.block_out_channels)
+    if not isinstance(names, tuple) or len(names) != levels:
+        _refuse(key, names, f"a list of {levels} names, as long as block_out_channels")
+    for name in names:
+        _one_of(key, name, allowed)
+
+
+def _channels(config: Any) -> None:
+    """block_out_channels is a list of multiples of norm_num_groups."""
+    _whole(config, "norm_num_groups")
+    widths, groups = config.block_out_channels, config.norm_num_groups
+    if not isinstance(widths, tuple) or not widths:
+        _refuse("block_out_channels", widths, "a list of whole numbers")
+    for width in widths:
+        if isinstance(width, bool) or not isinstance(width, int) or width < 1 or width % groups:
+            _refuse("block_out_channels", list(widths), f"multiples of norm_num_groups = {groups}")
+
+
+def _square(value: Any, default: int) -> Any:
+    """Image sizes are written as a number, as [n, n], or as null."""
+    if value is None:
+        return default
+    same = isinstance(value, (list, tuple)) and len(value) == 2 and value[0] == value[1]
+    return value[0] if same else value
+
+
+class _Config:
+    """Reading and writing shared by the four configurations."""
+
+    CLASS_NAMES: ClassVar[tuple[str, ...]] = ()
+    FIXED: ClassVar[dict[str, tuple]] = {}  # keys known to the library -> the values implemented
+    IGNORED: ClassVar[frozenset[str]] = frozenset()  # keys that change nothing here
+    ALLOW_UNKNOWN: ClassVar[bool] = False
+
+    @classmethod
+    def from_json(cls, values: dict, where: str = "config"):
+        """The configuration in `values` (a parsed JSON object); `where` is named in errors.
+
+        Raises ConfigError in one line, `where: key = value is not supported (supported: ...)`.
+        Keys that begin with an underscore are ignored.
+        """
+        try:
+            if not isinstance(values, dict):
+                raise ConfigError(f"expected a JSON object, found {type(values).__name__}")
+            return cls(**cls._translate(values))
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+    @classmethod
+    def _translate(cls, values: dict) -> dict:
+        if values.get("_class_name") is not None:
+            _one_of("_class_name", values["_class_name"], cls.CLASS_NAMES)
+        known = {field.name for field in fields(cls)}
+        result = {}
+        for key, value in cls._rename(dict(values)).items():
+            if key in known:
+                result[key] = value
+            elif key in cls.FIXED:
+                _one_of(key, value, cls.FIXED[key])
+            elif not (key.startswith("_") or key in cls.IGNORED or cls.ALLOW_UNKNOWN):
+                raise ConfigError(f"{key} = {value!r} is not supported (the key is unknown)")
+        return result
+
+    @classmethod
+    def _rename(cls, values: dict) -> dict:
+        return values
+
+    def __post_init__(self):
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):  # frozen means hashable
+                object.__setattr__(self, field.name, tuple(value))
+        self._check()
+
+    def _check(self) -> None:
+        raise NotImplementedError
+
+    def to_json(self) -> dict:
+        """The JSON object from_json reads back to an equal configuration."""
+        result = {"_class_name": self.CLASS_NAMES[0]} if self.CLASS_NAMES else {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            result[field.name] = list(value) if isinstance(value, tuple) else value
+        return result
+
+
+@dataclass(frozen=True)
+class UNetConfig(_Config):
+    """UNet2DConditionModel. Widths and depths run from the outermost level inwards."""
+
+    sample_size: int = 64  # latent pixels; the size pictures are made at when none is asked for
+    in_channels: int = 4
+    out_channels: int = 4
+    down_block_types: tuple = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
+    up_block_types: tuple = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
+    block_out_channels: tuple = (320, 640, 1280, 1280)
+    layers_per_block: int = 2
+    cross_attention_dim: int = 1280
+    num_heads: tuple = (8, 8, 8, 8)  # JSON key "attention_head_dim", which holds head *counts*
+    use_linear_projection: bool = False
+    norm_num_groups: int = 32
+    norm_eps: float = 1e-5
+    flip_sin_to_cos: bool = True
+    freq_shift: int = 0
+    act_fn: str = "silu"
+    upcast_attention: bool = False  # nothing to switch: the soft-max always runs in float32
+
+    CLASS_NAMES: ClassVar = ("UNet2DConditionModel",)
+    FIXED: ClassVar = {
+        "center_input_sample": (False,),
+        "mid_block_type": ("UNetMidBlock2DCrossAttn",),
+        "only_cross_attention": (False,),
+        "downsample_padding": (1,),
+        "mid_block_scale_factor": (1,),
+        "dropout": (0,),
+        "transformer_layers_per_block": (1,),
+        "reverse_transformer_layers_per_block": (None,),
+        "encoder_hid_dim": (None,),
+        "encoder_hid_dim_type": (None,),
+        "dual_cross_attention": (False,),
+        "class_embed_type": (None,),
+        "addition_embed_type": (None,),
+        "addition_time_embed_dim": (None,),
+        "num_class_embeds": (None,),
+        "resnet_time_scale_shift": ("default",),
+        "resnet_skip_time_act": (False,),
+        "resnet_out_scale_factor": (1,),
+        "time_embedding_type": ("positional",),
+        "time_embedding_dim": (None,),
+        "time_embedding_act_fn": (None,),
+        "timestep_post_act": (None,),
+        "time_cond_proj_dim": (None,),
+        "conv_in_kernel": (3,),
+        "conv_out_kernel": (3,),
+        "projection_class_embeddings_input_dim": (None,),
+        "attention_type": ("default",),
+        "class_embeddings_concat": (False,),
+        "mid_block_only_cross_attention": (None, False),
+        "cross_attention_norm": (None,),
+    }
+    IGNORED: ClassVar = frozenset({"addition_embed_type_num_heads"})  # read only with addition_*
+
+    @classmethod
+    def _rename(cls, values: dict) -> dict:
+        head_dim = values.pop("attention_head_dim", 8)
+        heads = values.pop("num_attention_heads", None)
+        key = "attention_head_dim" if heads is None else "num_attention_heads"
+        heads = head_dim if heads is None else heads
+        levels = values.get("block_out_channels", cls.block_out_channels)
+        if isinstance(heads, int) and isinstance(levels, (list, tuple)):
+            heads = [heads] * len(levels)
+        if not isinstance(heads, (list, tuple)):
+            _refuse(key, heads, "a head count, or a list of one per level")
+        values["num_heads"] = heads
+        values["sample_size"] = _square(values.get("sample_size"), cls.sample_size)
+        flags = values.get("only_cross_attention")
+        if isinstance(flags, list) and not any(flags):
+            values["only_cross_attention"] = False
+        return values
+
+    def _check(self) -> None:
+        _whole(self, "sample_size", "in_channels", "out_channels", "layers_per_block")
+        _whole(self, "cross_attention_dim")
+        _whole(self, "freq_shift", least=0)
+        _positive(self, "norm_eps")
+        _flags(self, "use_linear_projection", "flip_sin_to_cos", "upcast_attention")
+        _one_of("act_fn", self.act_fn, ("silu",))
+        _channels(self)
+        _blocks(self, "down_block_types", ("DownBlock2D", "CrossAttnDownBlock2D"))
+        _blocks(self, "up_block_types", ("UpBlock2D", "CrossAttnUpBlock2D"))
+        self._check_heads()
+
+    def _check_heads(self) -> None:
+        heads, widths = self.num_heads, self.block_out_channels
+        if not isinstance(heads, tuple) or len(heads) != len(widths):
+            _refuse("attention_head_dim", heads, f"a head count, or a list of {len(widths)}")
+        innermost = len(widths) - 1  # the middle block attends with the innermost level's heads
+        for i, (count, width) in enumerate(zip(heads, widths, strict=True)):
+            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+                _refuse("attention_head_dim", list(heads), "whole numbers, at least 1")
+            blocks = self.down_block_types[i] + self.up_block_types[innermost - i]
+            if ("CrossAttn" in blocks or i == innermost) and width % count:
+                _refuse("attention_head_dim", list(heads), f"head counts that divide {width}")
+
+    def to_json(self) -> dict:
+        result = super().to_json()
+        result["attention_head_dim"] = result.pop("num_heads")
+        return result
+
+
+@dataclass(frozen=True)
+class VAEConfig(_Config):
+    """AutoencoderKL. The encoder halves the image len(block_out_channels) - 1 times."""
+
+    in_channels: int = 3
+    out_channels: int = 3
+    down_block_types: tuple = ("DownEncoderBlock2D",)
+    up_block_types: tuple = ("UpDecoderBlock2D",)
+    block_out_channels: tuple = (64,)
+    layers_per_block: int = 1
+    act_fn: str = "silu"
+    latent_channels: int = 4
+    norm_num_groups: int = 32
+    sample_size: int = 32
+    scaling_factor: float = 0.18215  # files older than the key belong to models with this value
+
+    CLASS_NAMES: ClassVar = ("AutoencoderKL",)
+    FIXED: ClassVar = {
+        "shift_factor": (None,),
+        "latents_mean": (None,),
+        "latents_std": (None,),
+        "use_quant_conv": (True,),
+        "use_post_quant_conv": (True,),
+        "mid_block_add_attention": (True,),
+    }
+    IGNORED: ClassVar = frozenset({"force_upcast"})  # the VAE always runs in float32
+
+    @classmethod
+    def _rename(cls, values: dict) -> dict:
+        values["sample_size"] = _square(values.get("sample_size"), cls.sample_size)
+        return values
+
+    def _check(self) -> None:
+        _whole(self, "in_channels", "out_channels", "layers_per_block", "latent_channels")
+        _whole(self, "sample_size")
+        _positive(self, "scaling_factor")
+        _one_of("act_fn", self.act_fn, ("silu",))
+        _channels(self)
+        _blocks(self, "down_block_types", ("DownEncoderBlock2D",))
+        _blocks(self, "up_block_types", ("UpDecoderBlock2D",))
+
+
+@dataclass(frozen=True)
+class CLIPTextConfig(_Config):
+    """CLIPTextModel. SD 2.x files ship 23 of 24 layers: the last one here is the penultimate."""
+
+    vocab_size: int = 49408
+    hidden_size: int = 512
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 8
+    max_position_embeddings: int = 77
+    hidden_act: str = "quick_gelu"
+    layer_norm_eps: float = 1e-5
+    projection_dim: int | None = 512
+    # Token ids matter to pooled outputs only, which nothing here uses; kept for writing back.
+    pad_token_id: int | None = 1
+    bos_token_id: int | None = 49406
+    eos_token_id: int | None = 49407
+
+    FIXED: ClassVar = {"model_type": ("clip_text_model", "clip", None)}
+    ALLOW_UNKNOWN: ClassVar = True  # transformers writes many keys that are not architecture
+
+    @classmethod
+    def _rename(cls, values: dict) -> dict:
+        nested = values.get("text_config")  # the file of a whole CLIP model
+        if isinstance(nested, dict):
+            values = {"model_type": values.get("model_type"), **nested}
+        if isinstance(values.get("eos_token_id"), list) and values["eos_token_id"]:
+            values["eos_token_id"] = values["eos_token_id"][0]
+        return values
+
+    def _check(self) -> None:
+        _whole(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+        _whole(self, "num_attention_heads", "max_position_embeddings")
+        _positive(self, "layer_norm_eps")
+        _one_of("hidden_act", self.hidden_act, ("quick_gelu", "gelu"))
+        if self.hidden_size % self.num_attention_heads:
+            supported = f"head counts that divide hidden_size = {self.hidden_size}"
+            _refuse("num_attention_heads", self.num_attention_heads, supported)
+
+    def to_json(self) -> dict:
+        return {
+            "architectures": ["CLIPTextModel"],
+            "model_type": "clip_text_model",
+            **super().to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class ScheduleConfig(_Config):
+    """The noise schedule in scheduler_config.json, whichever sampler that file names.
+
+    Sampling here is always DDIM, so keys that shape another sampler are ignored and missing keys
+    take DDIMScheduler's defaults. The exception is `clip_sample`: old files lack it, and latents
+    must never be clipped (diffusers' own pipeline switches it off too).
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.0001
+    beta_end: float = 0.02
+    beta_schedule: str = "linear"
+    prediction_type: str = "epsilon"
+    steps_offset: int = 0
+    set_alpha_to_one: bool = True
+    timestep_spacing: str = "leading"
+
+    CLASS_NAMES: ClassVar = (
+        "DDIMScheduler",
+        "PNDMScheduler",
+        "DDPMScheduler",
+        "DDIMInverseScheduler",
+        "DEISMultistepScheduler",
+        "DPMSolverMultistepScheduler",
+        "DPMSolverSinglestepScheduler",
+        "EulerDiscreteScheduler",
+        "EulerAncestralDiscreteScheduler",
+        "HeunDiscreteScheduler",
+        "KDPM2DiscreteScheduler",
+        "KDPM2AncestralDiscreteScheduler",
+        "LMSDiscreteScheduler",
+        "UniPCMultistepScheduler",
+    )
+    FIXED: ClassVar = {
+        "clip_sample": (False,),
+        "trained_betas": (None,),
+        "rescale_betas_zero_snr": (False,),
+        "thresholding": (False,),
+        "timestep_type": ("discrete",),
+        "use_flow_sigmas": (False, None),
+        "use_dynamic_shifting": (False,),
+    }
+    IGNORED: ClassVar = frozenset(
+        "clip_sample_range dynamic_thresholding_ratio sample_max_value skip_prk_steps "
+        "variance_type interpolation_type use_karras_sigmas use_exponential_sigmas "
+        "use_beta_sigmas use_lu_lambdas sigma_min sigma_max final_sigmas_type solver_order "
+        "solver_type solver_p algorithm_type lower_order_final euler_at_final lambda_min_clipped "
+        "flow_shift time_shift_type predict_x0 disable_corrector shift_terminal".split()
+    )
+
+    def _check(self) -> None:
+        _whole(self, "num_train_timesteps")
+        _whole(self, "steps_offset", least=0)
+        _positive(self, "beta_start", "beta_end")
+        _flags(self, "set_alpha_to_one")
+        _one_of("beta_schedule", self.beta_schedule, ("scaled_linear", "linear"))
+        _one_of("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
+        _one_of("timestep_spacing", self.timestep_spacing, ("leading", "trailing", "linspace"))
+        if not self.beta_start <= self.beta_end < 1:
+            supported = f"from beta_start = {self.beta_start} to below 1"
+            _refuse("beta_end", self.beta_end, supported)
+
+
+def check_together(unet: UNetConfig, vae: VAEConfig, text: CLIPTextConfig) -> None:
+    """Raise ConfigError unless the three parts fit into one text-to-image model.
+
+    Inpainting, depth and upscaling checkpoints fail here: their UNet reads extra channels.
+    """
+    latent = vae.latent_channels
+    for key in ("in_channels", "out_channels"):
+        if getattr(unet, key) != latent:
+            supported = f"{latent}, the latent_channels of the VAE"
+            _refuse(f"unet: {key}", getattr(unet, key), supported)
+    if unet.cross_attention_dim != text.hidden_size:
+        supported = f"{text.hidden_size}, the hidden_size of the text encoder"
+        _refuse("unet: cross_attention_dim", unet.cross_attention_dim, supported)

@@ -1,0 +1,13 @@
+"""The operations that Jittor 1.3.11 runs slowly or inexactly on the CPU, each written twice.
+
+The fast version is a C++ kernel for float32 on the CPU; the plain twin uses stock Jittor
+operations, runs anywhere (CUDA, half precision, no oneDNN) and is the reference of the tests. Both
+have gradients.
+"""
+
+from .attention import attend
+from .dispatch import fast, plain
+from .gates import geglu, softmax
+from .norms import group_norm, layer_norm
+
+__all__ = ["attend", "fast", "geglu", "group_norm", "layer_norm", "plain", "softmax"]

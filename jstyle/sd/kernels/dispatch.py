@@ -1,0 +1,51 @@
+"""Which twin runs: the C++ kernel, or stock Jittor operations."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ..startup import jt
+
+# Shared by every kernel. dnnl_sgemm is row-major and already loaded with Jittor's own oneDNN
+# operators.
+HEADER = r"""
+#include <omp.h>
+#include <algorithm>
+#include <cmath>
+#include <vector>
+extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const float*, int64_t,
+                          const float*, int64_t, float, float*, int64_t);
+"""
+
+_plain = False
+
+
+@contextlib.contextmanager
+def plain():
+    """Use the plain twins inside the block, whatever the device."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
+def fast(*tensors) -> bool:
+    """True if the C++ kernels can take these tensors here: CPU, oneDNN, float32."""
+    return (
+        not _plain
+        and not jt.flags.use_cuda
+        and bool(jt.compile_extern.use_mkl)
+        and all(t.dtype == "float32" for t in tensors)
+    )
+
+
+def code(shapes, inputs, source: str, **scalars):
+    """Run `source` over `inputs`; float32 outputs of `shapes`. Scalars are read as data["name"].
+
+    Neither sizes nor scalars are part of the source, so one compiled kernel serves all of them.
+    """
+    dtypes = ["float32"] * len(shapes)
+    outputs = jt.code(shapes, dtypes, list(inputs), cpu_header=HEADER, cpu_src=source, data=scalars)
+    return outputs if len(shapes) > 1 else outputs[0]

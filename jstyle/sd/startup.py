@@ -1,0 +1,135 @@
+"""The one place that imports Jittor.  Everything else says `from .startup import jt`.
+
+Jittor decides at import time on its device, its kernel cache and its oneDNN, and changes a number
+of things of the process on the way. This file makes those decisions well and puts the changes back:
+
+    before  CPU unless a driver and a toolkit that Jittor can use are both there; a stable name for
+            the kernel cache (its default is the git branch around site-packages); no PyTorch.
+    after   the random states of Python and NumPy, TLS verification, and the handlers of SIGINT
+            and SIGCHLD are what they were; Jittor's own fatal errors are raised, not silenced.
+
+Only what the user has not set in the environment is set here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+import signal
+import ssl
+import sys
+import time
+from pathlib import Path
+
+from . import toolchain
+from .toolchain import cache_root
+
+log = logging.getLogger("jstyle")
+
+
+class StartupError(RuntimeError):
+    """Jittor cannot start here; the message names the cause and the mend."""
+
+
+def prepare_environment() -> None:
+    """Set the variables that Jittor reads at import. Raises StartupError if it cannot start."""
+    env = os.environ
+    env.setdefault("cache_name", toolchain.CACHE_NAME)
+    env.setdefault("FIX_TORCH_ERROR", "0")
+    if "nvcc_path" not in env:
+        cuda = toolchain.find_cuda()
+        env["nvcc_path"] = cuda.nvcc if cuda.usable else ""
+        if cuda.nvcc and not cuda.usable:
+            log.info("CUDA is left alone: %s", cuda.reason)
+    env.setdefault("use_cutlass", "0")  # would be downloaded at import; nothing here uses it
+    _require_writable_cache()
+    _require_compiler()
+    if env.get("use_mkl", "1") == "1":
+        onednn = toolchain.find_onednn(cache_root())
+        if onednn.kind == "missing":
+            env["use_mkl"] = "0"
+            log.warning(
+                "oneDNN 2.x was not found: convolutions run about 50 times and matrix products "
+                "about 5 times slower. Mend: pip install jittor-offline==0.0.7"
+            )
+        elif onednn.kind == "system":
+            toolchain.link_onednn(onednn, cache_root())
+
+
+def _require_writable_cache() -> None:
+    for folder in {cache_root(), Path.home() / ".cache" / "jittor"}:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            writable = os.access(folder, os.W_OK | os.X_OK)
+        except OSError:
+            writable = False
+        if not writable:
+            raise StartupError(
+                f"{folder} cannot be written, and Jittor keeps its compiled kernels there; "
+                "set HOME to a folder that can be written"
+            )
+
+
+def _require_compiler() -> None:
+    problem = toolchain.compiler_problem()
+    if problem:
+        raise StartupError(problem)
+
+
+@contextlib.contextmanager
+def _process_state_kept():
+    """Put back what importing Jittor changes in this process."""
+    import numpy as np
+
+    python_rng, numpy_rng = random.getstate(), np.random.get_state()
+    https_context = ssl._create_default_https_context
+    handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGCHLD)}
+    log_silent = os.environ.get("log_silent")
+    os.environ.setdefault("log_silent", "1")
+    try:
+        yield
+    finally:
+        random.setstate(python_rng)
+        np.random.set_state(numpy_rng)
+        ssl._create_default_https_context = https_context
+        if log_silent is None:
+            del os.environ["log_silent"]
+        # Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process
+        # when any child is killed. Only the main thread may set handlers.
+        with contextlib.suppress(ValueError):
+            for number, handler in handlers.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _import_jittor():
+    if "jittor" in sys.modules:
+        import jittor
+
+        return jittor, 0.0
+    prepare_environment()
+    if not toolchain.is_compiled():
+        log.warning(
+            "First start of this installation: Jittor compiles its core, which takes two to five "
+            "minutes. Later starts take a second."
+        )
+    started = time.perf_counter()
+    with _process_state_kept():
+        try:
+            import jittor
+        except Exception as error:  # whatever the toolchain did, the user needs one line
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise StartupError(
+                f"Jittor could not start: {reason[0]}; see `jstyle doctor`"
+            ) from error
+    import jittor_utils
+
+    if "log_silent" not in os.environ:
+        # log_silent=1 turns Jittor's fatal Python errors into nothing; it was for the import
+        jittor_utils.LOG.log_silent = 0
+        jittor.flags.log_silent = 0
+    return jittor, time.perf_counter() - started
+
+
+jt, import_seconds = _import_jittor()

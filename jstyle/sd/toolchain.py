@@ -1,0 +1,171 @@
+"""What this machine offers to Jittor: compiler, CUDA, oneDNN. Looks only; imports nothing heavy.
+
+Facts used here, for Jittor 1.3.11: it needs g++ and the Python headers at run time; CUDA 13 does
+not compile and cuDNN 8 is required; its CPU operators use the oneDNN 2.x C++ API.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+NEWEST_CUDA = 12
+CACHE_NAME = "default"  # Jittor would take the git branch around site-packages
+ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the name Jittor looks for on x86-64 Linux
+
+
+class Cuda(NamedTuple):
+    nvcc: str  # "" when there is none
+    version: str
+    usable: bool
+    reason: str  # why not, in one line
+
+
+class OneDNN(NamedTuple):
+    kind: str  # "unpacked", "jittor-offline", "system" or "missing"
+    include: str = ""
+    library: str = ""
+
+
+def cache_root() -> Path:
+    """Folder under which Jittor keeps everything it compiles."""
+    return Path(os.environ.get("JITTOR_HOME") or Path.home()) / ".cache" / "jittor"
+
+
+def is_compiled() -> bool:
+    """False until Jittor's core has been compiled for this installation.
+
+    The cache's path ends in four digits of the hash of where Jittor is installed, and the cache's
+    name, so that a new virtual environment compiles afresh.
+    """
+    jittor = importlib.util.find_spec("jittor_utils")
+    if jittor is None:
+        return False
+    place = hashlib.md5(jittor.origin.encode()).hexdigest()[:4]
+    name = os.environ.get("cache_name", CACHE_NAME)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    cores = cache_root().glob(f"jt*/*/*/*/*/{place}/{name}/jittor_core{suffix}")
+    return next(cores, None) is not None
+
+
+def find_cuda() -> Cuda:
+    """The CUDA toolkit and whether Jittor can use it with the driver that is there."""
+    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
+    if not os.path.isfile(nvcc):
+        return Cuda("", "", False, "no nvcc was found")
+    try:
+        text = subprocess.run(
+            [nvcc, "--version"], capture_output=True, text=True, timeout=20
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Cuda(nvcc, "", False, f"{nvcc} does not run: {error}")
+    found = re.search(r"release (\d+)\.(\d+)", text)
+    version = ".".join(found.groups()) if found else ""
+    return Cuda(nvcc, version, *_usable(nvcc, version))
+
+
+def _usable(nvcc: str, version: str) -> tuple[bool, str]:
+    if not _driver_devices():
+        return False, "no CUDA driver with a device"
+    if not version or int(version.split(".")[0]) > NEWEST_CUDA:
+        return (
+            False,
+            f"CUDA {version or 'of unknown version'} (Jittor supports up to {NEWEST_CUDA})",
+        )
+    root = Path(nvcc).resolve().parent.parent
+    missing = [
+        name
+        for name, pattern in {
+            "cuda_runtime.h": "include/cuda_runtime.h",
+            "libcudart.so": "lib*/libcudart.so",
+            "libcublas.so": "lib*/libcublas.so",
+        }.items()
+        if not any(root.glob(pattern))
+    ]
+    if missing:
+        return False, f"the toolkit in {root} lacks {', '.join(missing)}"
+    return True, ""
+
+
+def _driver_devices() -> int:
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    count = ctypes.c_int(0)
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return 0
+    return count.value
+
+
+def compiler_problem() -> str:
+    """One line that says what is missing to compile, or an empty string."""
+    if not shutil.which(os.environ.get("cc_path") or "g++"):
+        return "g++ was not found, and Jittor compiles its kernels; mend: apt install g++"
+    header = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if not header.is_file():
+        v = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return f"{header} was not found; mend: apt install python{v}-dev"
+    return ""
+
+
+def find_onednn(cache_root: Path) -> OneDNN:
+    """Where Jittor will get oneDNN 2.x from."""
+    if any((cache_root / "mkl").glob("dnnl*/lib/libmkldnn.so")):
+        return OneDNN("unpacked")
+    if importlib.util.find_spec("jittor_offline") is not None:
+        return OneDNN("jittor-offline")
+    for include, library_folder in _onednn_places():
+        library = next(
+            (p for n in ("libdnnl.so", "libdnnl.so.2") if (p := library_folder / n).is_file()), None
+        )
+        if library and (include / "dnnl.hpp").is_file() and _onednn_major(include) == 2:
+            return OneDNN("system", str(include), str(library))
+    return OneDNN("missing")
+
+
+def _onednn_places():
+    roots = [os.environ.get("DNNL_ROOT"), sys.prefix]
+    yield from ((Path(r) / "include", Path(r) / "lib") for r in roots if r)
+    triplet = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+    for folder in (f"/usr/lib/{triplet}", "/usr/lib64", "/usr/lib"):
+        yield Path("/usr/include"), Path(folder)
+
+
+def _onednn_major(include: Path) -> int:
+    for name in ("oneapi/dnnl/dnnl_version.h", "dnnl_version.h"):
+        path = include / name
+        if path.is_file():
+            found = re.search(
+                r"define\s+DNNL_VERSION_MAJOR\s+(\d+)", path.read_text(errors="ignore")
+            )
+            if found:
+                return int(found.group(1))
+    return 0
+
+
+def link_onednn(found: OneDNN, cache_root: Path) -> None:
+    """Lay a system oneDNN out as Jittor expects it, so that nothing is downloaded."""
+    base = cache_root / "mkl"
+    staged = base / f"tmp.{os.getpid()}"
+    (staged / "lib").mkdir(parents=True)
+    (staged / "include").mkdir()
+    for name in {"libmkldnn.so", Path(found.library).name}:
+        (staged / "lib" / name).symlink_to(found.library)
+    headers = [*Path(found.include).glob("dnnl*.h*"), Path(found.include) / "oneapi"]
+    for header in headers:
+        if header.exists():
+            (staged / "include" / header.name).symlink_to(header)
+    try:
+        staged.rename(base / ONEDNN_FOLDER)
+    except OSError:  # another process was faster
+        shutil.rmtree(staged, ignore_errors=True)

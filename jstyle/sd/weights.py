@@ -1,0 +1,306 @@
+"""Weights: read safetensors, rename what old files call otherwise, load strictly, save.
+
+Every name and every shape of a checkpoint has to match the module; what is tolerated stands in
+RULES with its reason. Files are memory-mapped and read tensor by tensor, so that loading needs
+about one model of memory. The format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import mmap
+import re
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .files import atomic_write
+from .startup import jt
+
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
+DTYPES |= {"I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+SAVED_DTYPES = {"float16": ("F16", "<f2"), "float32": ("F32", "<f4")}
+LISTED = 20  # names per kind in an error
+MADV_HUGEPAGE = 14
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be read or does not fit; the message says which and why."""
+
+
+class Rule(NamedTuple):
+    """What to do with names that match `pattern` (re.sub); `becomes` None drops the tensor."""
+
+    pattern: str
+    becomes: str | None
+    why: str
+
+
+_VAE_ATTENTION = r"((?:en|de)coder\.mid_block\.attentions\.0)"
+RULES = (
+    Rule(r"^(text_model\.)?embeddings\.position_ids$", None, "a buffer of old files: 0, 1, 2, ..."),
+    Rule(rf"^{_VAE_ATTENTION}\.query\.", r"\1.to_q.", "VAE files of old diffusers"),
+    Rule(rf"^{_VAE_ATTENTION}\.key\.", r"\1.to_k.", "VAE files of old diffusers"),
+    Rule(rf"^{_VAE_ATTENTION}\.value\.", r"\1.to_v.", "VAE files of old diffusers"),
+    Rule(rf"^{_VAE_ATTENTION}\.proj_attn\.", r"\1.to_out.0.", "VAE files of old diffusers"),
+    Rule(
+        r"^(embeddings|encoder\.layers|final_layer_norm)\.",
+        r"text_model.\1.",
+        "text encoders saved by transformers 5 have no prefix",
+    ),
+)
+# The VAE's attention was written with 1x1 convolutions once: (C, C, 1, 1) for a (C, C) matrix.
+_ONCE_CONVOLUTIONS = re.compile(rf"^{_VAE_ATTENTION}\.to_(q|k|v|out\.0)\.weight$")
+
+
+class Report(NamedTuple):
+    """What a load did: tensors filled, bytes they took in the file, the file's number types."""
+
+    count: int
+    bytes: int
+    dtype: str
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a mapped file; nothing is read until `array` is called."""
+
+    dtype: str  # the format's name, for example "BF16"
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    file: mmap.mmap
+
+    def array(self) -> np.ndarray:
+        """The values; a read-only view where NumPy knows the type, bfloat16 widened bit by bit."""
+        count = math.prod(self.shape)
+        flat = np.frombuffer(self.file, DTYPES[self.dtype], count, self.start)
+        if self.dtype == "BF16":
+            flat = (flat.astype(np.uint32) << 16).view(np.float32)
+        return flat.reshape(self.shape)
+
+    def forget(self) -> None:
+        """Give the pages that hold the values back to the system; they can be read again."""
+        start = self.start // mmap.PAGESIZE * mmap.PAGESIZE
+        self.file.madvise(mmap.MADV_DONTNEED, start, self.stop - start)
+
+
+def read_safetensors(path: Path | str) -> dict[str, StoredTensor]:
+    """Name -> tensor of one file.
+
+    Raises WeightsError if the file is cut short or is something else.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            size = path.stat().st_size
+            if size < 8:
+                raise WeightsError(f"{path}: not a safetensors file or cut short ({size} bytes)")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+    data = 8 + struct.unpack("<Q", mapped[:8])[0]
+    if data > size:
+        raise WeightsError(f"{path}: not a safetensors file or cut short ({size} bytes)")
+    try:
+        header = json.loads(mapped[8:data])
+        header.pop("__metadata__", None)
+        tensors = {name: _stored(entry, data, mapped) for name, entry in header.items()}
+    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: damaged safetensors header ({error})") from error
+    wanted = max((t.stop for t in tensors.values()), default=data)
+    if wanted > size:
+        raise WeightsError(f"{path}: cut short, {size} bytes of {wanted}")
+    return tensors
+
+
+def _stored(entry: dict, data: int, mapped: mmap.mmap) -> StoredTensor:
+    dtype, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
+    start, stop = (data + int(offset) for offset in entry["data_offsets"])
+    if dtype not in DTYPES:
+        raise ValueError(f"number type {dtype}; known: {', '.join(DTYPES)}")
+    if start < data or stop - start != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+        raise ValueError(f"offsets {entry['data_offsets']} do not fit {dtype} {list(shape)}")
+    return StoredTensor(dtype, shape, start, stop, mapped)
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The text metadata of a safetensors file, {} if it has none."""
+    read_safetensors(path)  # complains if the file is damaged
+    with open(path, "rb") as file:
+        length = struct.unpack("<Q", file.read(8))[0]
+        return json.loads(file.read(length)).get("__metadata__", {})
+
+
+def read_weights(path: Path | str) -> dict[str, StoredTensor]:
+    """Name -> tensor of a .safetensors file or of all shards of a .safetensors.index.json."""
+    path = Path(path)
+    if path.suffix != ".json":
+        return read_safetensors(path)
+    try:
+        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: not an index of shards ({error!r})") from error
+    shards = {name: read_safetensors(path.parent / name) for name in sorted(set(places.values()))}
+    lost = [f"{name} (in {shard})" for name, shard in places.items() if name not in shards[shard]]
+    if lost:
+        raise WeightsError(f"{path}: tensors missing in their shards: {_listing(lost)}")
+    return {name: shards[shard][name] for name, shard in places.items()}
+
+
+def rename(name: str, rules: tuple[Rule, ...] = RULES) -> str | None:
+    """The module's name for a name in a file; None if the tensor is to be dropped."""
+    for rule in rules:
+        if re.search(rule.pattern, name):
+            if rule.becomes is None:
+                return None
+            name = re.sub(rule.pattern, rule.becomes, name)
+    return name
+
+
+def load_strict(
+    module,
+    tensors: Mapping[str, StoredTensor],
+    rules: tuple[Rule, ...] = RULES,
+    where: object = "weights",
+) -> Report:
+    """Fill every parameter of `module` with float32 values of `tensors`; nothing else is accepted.
+
+    tensors: name -> StoredTensor, or NumPy array. `where` names the source in errors.
+    Raises WeightsError naming up to twenty missing, unexpected and misshapen tensors at once, or
+    the first tensor with a value that is not finite; in the first case the module is untouched.
+    """
+    parameters = dict(module.state_dict())
+    found = {}
+    for name in tensors:
+        ours = rename(name, rules)
+        if ours in found:
+            raise WeightsError(f"{where}: {name} and {found[ours]} are the same tensor")
+        if ours is not None:
+            found[ours] = name
+    shapes = {ours: tensors[name].shape for ours, name in found.items()}
+    _require_match(parameters, shapes, found, where)
+    count = total = 0
+    dtypes = set()
+    for ours, parameter in parameters.items():
+        stored = tensors[found[ours]]
+        values = stored.array() if isinstance(stored, StoredTensor) else np.asarray(stored)
+        var = to_var(values.reshape(tuple(parameter.shape)))
+        if not _all_finite(values if jt.flags.use_cuda else var.data):
+            raise WeightsError(f"{where}: {found[ours]} holds values that are not finite")
+        trained = parameter.requires_grad
+        parameter.assign(var)
+        if not trained:
+            parameter.stop_grad()
+        count, total = count + 1, total + _stored_bytes(stored)
+        if isinstance(stored, StoredTensor):
+            dtypes.add(NAMES.get(stored.dtype, str(values.dtype)))
+            stored.forget()
+        else:
+            dtypes.add(str(values.dtype))
+    return Report(count, total, "+".join(sorted(dtypes)))
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    # a sum is quick and never finite when a term is not; it may overflow, so look again then
+    return bool(np.isfinite(values.sum()) or np.isfinite(values).all())
+
+
+def _stored_bytes(stored: StoredTensor | np.ndarray) -> int:
+    return stored.stop - stored.start if isinstance(stored, StoredTensor) else stored.nbytes
+
+
+def _require_match(parameters: dict, shapes: dict, found: dict, where: object) -> None:
+    missing = [name for name in parameters if name not in shapes]
+    unexpected = [found[name] for name in shapes if name not in parameters]
+    wrong = []
+    for name, parameter in parameters.items():
+        have, want = tuple(shapes.get(name, parameter.shape)), tuple(parameter.shape)
+        once_convolution = have == (*want, 1, 1) and _ONCE_CONVOLUTIONS.match(name)
+        if have != want and not once_convolution:
+            wrong.append(f"{found[name]} {list(have)} instead of {list(want)}")
+    kinds = {"missing": missing, "unexpected": unexpected, "wrong shape": wrong}
+    texts = [f"{len(names)} {kind}: {_listing(names)}" for kind, names in kinds.items() if names]
+    if texts:
+        raise WeightsError(f"{where} does not fit the model; " + "; ".join(texts))
+
+
+def _listing(names: list[str]) -> str:
+    rest = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def to_var(values: np.ndarray) -> jt.Var:
+    """A float32 Var with these values, converted on the way in.
+
+    On the CPU the Var's memory is taken first, in huge pages where the system has them, and filled
+    in place: touching fresh 4 KiB pages would take longer than the copy itself.
+    """
+    if jt.flags.use_cuda or values.size == 0:
+        return jt.array(values.astype(np.float32, copy=False))
+    var = jt.empty(values.shape, "float32")
+    var.sync(False, False)  # this Var alone, not the initial values that wait to be drawn
+    memory = var.data  # shares the Var's memory on the CPU
+    _advise_huge_pages(memory)
+    np.copyto(memory, values, casting="unsafe")
+    return var
+
+
+def _advise_huge_pages(memory: np.ndarray) -> None:
+    madvise = getattr(ctypes.CDLL(None), "madvise", None)  # a hint: if it fails, nothing changes
+    start = -(-memory.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (memory.ctypes.data + memory.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
+    if madvise is not None and length > 0:
+        madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_HUGEPAGE)
+
+
+def require_saved_dtype(dtype: str) -> None:
+    """Raise ValueError unless weights can be written in this number type."""
+    if dtype not in SAVED_DTYPES:
+        raise ValueError(f"dtype must be {' or '.join(SAVED_DTYPES)}, got {dtype!r}")
+
+
+def save(module, path: Path | str, dtype: str = "float16", metadata: dict | None = None) -> None:
+    """Write all parameters under their diffusers names, one at a time, then rename the file.
+
+    metadata: str -> str, kept in the file's header. Raises ValueError for another dtype, and
+    WeightsError if a value does not fit into float16.
+    """
+    state = {name: var.numpy for name, var in module.state_dict().items()}
+    shapes = {name: tuple(var.shape) for name, var in module.state_dict().items()}
+    write_safetensors(path, state, shapes, dtype, metadata)
+
+
+def write_safetensors(
+    path: Path | str,
+    values: Mapping[str, Callable[[], np.ndarray]],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: str = "float32",
+    metadata: dict | None = None,
+) -> None:
+    """Write tensors given as functions that return their values, called once, in name order."""
+    require_saved_dtype(dtype)
+    kind, numpy_kind = SAVED_DTYPES[dtype]
+    header: dict = {"__metadata__": {"format": "pt", **(metadata or {})}}
+    offset = 0
+    for name in sorted(values):
+        end = offset + math.prod(shapes[name]) * np.dtype(numpy_kind).itemsize
+        header[name] = {"dtype": kind, "shape": list(shapes[name]), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants the data aligned
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in sorted(values):
+            with np.errstate(over="ignore"):
+                array = np.ascontiguousarray(values[name](), numpy_kind)
+            if not np.isfinite(array).all():
+                raise WeightsError(f"{path}: {name} is not finite as {dtype}")
+            file.write(array.tobytes())

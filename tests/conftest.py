@@ -1,0 +1,43 @@
+"""Markers, and the rule that a missing reference is a loud skip here and a failure in CI."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+MARKERS = {
+    "slow": "takes more than about ten seconds",
+    "parity": "compares with PyTorch, diffusers or transformers",
+    "gpu": "needs a CUDA device",
+    "weights": "needs a real checkpoint",
+}
+REFERENCE = ("torch", "diffusers", "transformers")
+
+
+def pytest_configure(config):
+    for name, why in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {why}")
+
+
+def pytest_collection_modifyitems(config, items):
+    missing = [name for name in REFERENCE if importlib.util.find_spec(name) is None]
+    for item in items:
+        if "parity" in Path(item.fspath).parts:
+            item.add_marker(pytest.mark.parity)
+        if missing and item.get_closest_marker("parity"):
+            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+    if missing and os.environ.get("JSTYLE_REQUIRE_PARITY"):
+        raise pytest.UsageError(
+            f"JSTYLE_REQUIRE_PARITY is set, but {', '.join(missing)} cannot be imported; "
+            "pip install '.[parity]'"
+        )
+
+
+def pytest_terminal_summary(terminalreporter):
+    skipped = [r for r in terminalreporter.stats.get("skipped", []) if "parity" in r.keywords]
+    if skipped:
+        terminalreporter.section("PARITY SKIPPED")
+        terminalreporter.line(f"{len(skipped)} tests against PyTorch did NOT run.")

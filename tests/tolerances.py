@@ -1,0 +1,86 @@
+"""Every numerical tolerance of the suite, in one place.
+
+A row holds what was measured (the largest error over the cases of the test) and on which day. The
+limit is three times that value, but not below 1e-6: less is float32 rounding. Errors are relative
+L2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Measured(NamedTuple):
+    error: float
+    date: str
+
+    @property
+    def limit(self) -> float:
+        return max(3 * self.error, 1e-6)
+
+
+TOLERANCES = {
+    "kernel.twin": Measured(3.0e-7, "2026-11-20"),
+    "kernel.norm_mean_1000": Measured(8.8e-5, "2026-11-20"),
+    "kernel.half": Measured(2.2e-4, "2026-11-20"),
+    "kernel.torch": Measured(3.0e-7, "2026-11-20"),
+    "kernel.torch_gradient": Measured(3.0e-7, "2026-11-20"),
+    "unet.timestep_features": Measured(4.0e-6, "2026-11-20"),
+    "unet.resnet": Measured(3.0e-7, "2026-11-20"),
+    "unet.transformer": Measured(3.0e-7, "2026-11-20"),
+    "unet": Measured(1.3e-6, "2026-11-20"),
+    "unet.gradient": Measured(2.5e-6, "2026-11-20"),
+    "vae.encode": Measured(3.0e-7, "2026-11-20"),
+    "vae.decode": Measured(1.1e-6, "2026-11-20"),
+    "vae.gradient": Measured(4.1e-6, "2026-11-20"),
+    "schedule.abar": Measured(3.9e-7, "2026-11-20"),
+    "schedule.add_noise": Measured(2.0e-7, "2026-11-20"),
+    "schedule.invert_and_back": Measured(1.3e-7, "2026-11-20"),
+    "schedule.kinds_agree": Measured(1.2e-7, "2026-11-20"),
+    "schedule.step.epsilon": Measured(4.6e-7, "2026-11-20"),
+    "schedule.step.float64_table": Measured(0.0e00, "2026-11-20"),
+    # looser: at t = 1 diffusers divides by sqrt(1 - abar) taken in float32
+    "schedule.step.sample": Measured(1.4e-5, "2026-11-20"),
+    "schedule.step.v_prediction": Measured(3.9e-7, "2026-11-20"),
+    "schedule.var_is_array": Measured(5.6e-8, "2026-11-20"),
+    "schedule.x0_eps_roundtrip": Measured(7.6e-7, "2026-11-20"),
+    "pipeline context": Measured(2.2e-7, "2026-11-20"),
+    "pipeline latents of an image": Measured(8.9e-7, "2026-11-20"),
+    "pipeline image of latents": Measured(2.5e-6, "2026-11-20"),
+    "pipeline latents after 4 steps": Measured(3.7e-6, "2026-11-20"),
+    "pipeline image after 4 steps": Measured(4.7e-6, "2026-11-20"),
+    "saved unet": Measured(1.1e-6, "2026-11-20"),
+    "text_encoder.sd1": Measured(6.4e-7, "2026-11-20"),
+    "text_encoder.sd2": Measured(5.7e-7, "2026-11-20"),
+    "text_encoder.gradient": Measured(3.6e-6, "2026-11-20"),
+    "golden": Measured(3.8e-7, "2026-11-20"),
+    "adain": Measured(1.5e-7, "2026-11-20"),
+    "styleid.half_features": Measured(1.9e-4, "2026-11-20"),
+    "styleid.batch": Measured(8.5e-6, "2026-11-20"),
+    "styleid.v_and_epsilon": Measured(3.0e-6, "2026-11-20"),
+    "styleid.latent_first_step": Measured(2.7e-6, "2026-11-20"),
+    "styleid.latent_50_steps": Measured(8.9e-6, "2026-11-20"),
+    "styleid.image_50_steps": Measured(1.0e-5, "2026-11-20"),
+    "styleid.latent_10_steps": Measured(2.2e-5, "2026-11-20"),
+    "styleid.image_10_steps": Measured(2.4e-5, "2026-11-20"),
+    "styleid.inverted_latent": Measured(2.1e-6, "2026-11-20"),
+    "styleid.features": Measured(7.6e-6, "2026-11-20"),
+}
+
+
+def rel_l2(a, b) -> float:
+    """|a - b| / |b| over all elements, in float64; `b` is the reference."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    assert a.shape == b.shape, f"shapes differ: {a.shape} and {b.shape}"
+    return float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30))
+
+
+def assert_close(name: str, a, b) -> None:
+    """Fail unless rel_l2(a, b) is within the tolerance called `name`."""
+    error, row = rel_l2(a, b), TOLERANCES[name]
+    assert error <= row.limit, (
+        f"{name}: relative L2 {error:.2e} > {row.limit:.1e}, "
+        f"three times the {row.error:.1e} of {row.date}"
+    )

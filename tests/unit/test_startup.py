@@ -1,0 +1,148 @@
+"""Starting Jittor: what is decided before its import and what is put back after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jstyle.sd import runtime, toolchain
+from jstyle.sd.startup import jt
+
+
+def run(code: str, **env):
+    """Run code in a fresh interpreter; the last line of stdout is JSON."""
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **env},
+        check=False,
+    )
+    return result
+
+
+def test_importing_jittor_leaves_the_process_as_it_was():
+    code = """
+import json, os, random, signal, ssl, sys
+import numpy as np
+random.seed(3); np.random.seed(4)
+context = ssl._create_default_https_context
+interrupt, child = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGCHLD)
+from jstyle.sd.startup import jt
+import jittor_utils
+print(json.dumps({
+    "python": random.random(), "numpy": np.random.rand(),
+    "tls": ssl._create_default_https_context is context,
+    "sigint": signal.getsignal(signal.SIGINT) is interrupt,
+    "sigchld": signal.getsignal(signal.SIGCHLD) == child,
+    "torch": "torch" in sys.modules, "silent": jittor_utils.LOG.log_silent,
+    "cache": jt.flags.cache_path.rstrip("/").split("/")[-1],
+}))
+"""
+    import random
+
+    import numpy as np
+
+    result = run(code)
+    found = json.loads(result.stdout.strip().splitlines()[-1])
+    assert found == {
+        "python": random.Random(3).random(),
+        "numpy": np.random.RandomState(4).rand(),
+        "tls": True,
+        "sigint": True,
+        "sigchld": True,
+        "torch": False,
+        "silent": 0,
+        "cache": "default",
+    }
+
+
+def test_an_interrupt_during_work_is_an_ordinary_keyboard_interrupt():
+    code = """
+import os, signal
+from jstyle.sd.startup import jt
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    jt.ones(10).sum().item()
+except KeyboardInterrupt:
+    print("caught")
+"""
+    assert run(code).stdout.split() == ["caught"]
+
+
+def test_an_unwritable_home_is_named_with_the_mend(tmp_path):
+    home = tmp_path / "file"
+    home.write_text("not a folder")
+    result = run("import jstyle.sd.startup", HOME=str(home), JITTOR_HOME="")
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert str(home) in last and "set HOME to a folder that can be written" in last
+
+
+def test_a_lone_nvcc_does_not_make_a_cuda_build(tmp_path):
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.2, V12.2.140'\n")
+    nvcc.chmod(0o755)
+    code = "import os; from jstyle.sd.startup import jt; print(repr(os.environ['nvcc_path']))"
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    if toolchain.find_cuda().usable:
+        pytest.skip("this machine has a CUDA toolkit that works")
+    assert run(code, **env).stdout.strip() == "''"
+
+
+@pytest.mark.parametrize(
+    "release, word", [("13.0", "supports up to 12"), ("12.2", "lacks cuda_runtime.h")]
+)
+def test_an_unusable_toolkit_is_explained(tmp_path, monkeypatch, release, word):
+    nvcc = tmp_path / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(f"#!/bin/sh\necho 'release {release}, V'\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("PATH", str(nvcc.parent), prepend=os.pathsep)
+    monkeypatch.setattr(toolchain, "_driver_devices", lambda: 1)
+    cuda = toolchain.find_cuda()
+    assert cuda.version == release and not cuda.usable and word in cuda.reason
+
+
+def system_onednn(root: Path, major: int) -> None:
+    (root / "include").mkdir(parents=True)
+    (root / "lib").mkdir()
+    (root / "include" / "dnnl.hpp").write_text("")
+    (root / "include" / "dnnl_version.h").write_text(f"#define DNNL_VERSION_MAJOR {major}\n")
+    (root / "lib" / "libdnnl.so").write_text("")
+
+
+def test_a_system_onednn_2_is_laid_out_for_jittor_and_a_3_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(toolchain.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "nowhere"))
+    cache = tmp_path / "cache"
+    system_onednn(tmp_path / "three", 3)
+    monkeypatch.setenv("DNNL_ROOT", str(tmp_path / "three"))
+    assert toolchain.find_onednn(cache).library != str(tmp_path / "three/lib/libdnnl.so")
+
+    system_onednn(tmp_path / "two", 2)
+    monkeypatch.setenv("DNNL_ROOT", str(tmp_path / "two"))
+    found = toolchain.find_onednn(cache)
+    assert found.kind == "system"
+    toolchain.link_onednn(found, cache)
+    folder = cache / "mkl" / toolchain.ONEDNN_FOLDER
+    assert (folder / "lib" / "libmkldnn.so").resolve() == (tmp_path / "two/lib/libdnnl.so")
+    assert (folder / "include" / "dnnl.hpp").is_file()
+    assert toolchain.find_onednn(cache).kind == "unpacked"
+
+
+def test_use_restores_the_device_and_refuses_what_is_not_there():
+    before = jt.flags.use_cuda
+    with runtime.use("cpu"):
+        assert runtime.device() == "cpu"
+    assert jt.flags.use_cuda == before
+    with pytest.raises(ValueError, match="cpu or cuda, got 'tpu'"), runtime.use("tpu"):
+        pass
+    if not jt.has_cuda:
+        with pytest.raises(ValueError, match="not available"), runtime.use("cuda"):
+            pass

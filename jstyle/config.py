@@ -1,0 +1,131 @@
+"""StyleConfig: the options of one stylisation, checked when they are given.
+
+Needs nothing but the standard library, so a command line can show its help without a backbone.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+LAST_TIMESTEP = 999  # Stable Diffusion 1.x and 2.x are trained with timesteps 0..999
+FEATURE_DTYPES = ("float32", "float16")
+
+# paper, high-style: arXiv:2312.09008, section 5. report: the Jittor challenge's port to SD 2.1.
+PRESETS = {
+    "paper": {"gamma": 0.75, "tau": 1.5},
+    "report": {"gamma": 0.75, "tau": 1.8},
+    "high-style": {"gamma": 0.3, "tau": 1.5},
+}
+
+
+@dataclass(frozen=True)
+class StyleConfig:
+    """Options of one stylisation. The defaults are the paper's.
+
+    Args:
+        steps: DDIM steps, the same number for the inversions and for sampling (1 to 1000).
+        gamma: How much of the content's queries is kept, from 0 (all style) to 1 (all content).
+            A number, or "cosine:HI:LO" for a value that falls from HI at the first, noisiest
+            timestep to LO at the last along half a cosine wave.
+        tau: Attention temperature: multiplies the logits of the injected attention (above 0).
+        sites: Self-attentions that are injected, separated by commas: "decoder:6-11" or
+            "decoder:9" (numbered as in the paper, 0 to 11 over the decoder), or full names such
+            as "up_blocks.2.attentions.0.transformer_blocks.0.attn1".
+        window: "LO:HI" restricts the injection to timesteps LO <= t <= HI (0 is the clean end,
+            999 the noisy one). Not given means every timestep.
+        init_adain: Start from the content's noise with the style's mean and deviation.
+        inject: Inject the style's keys and values and the content's queries into attention.
+        feature_dtype: How recorded features are kept, "float32" or "float16" (half the memory;
+            moves the result by a few 1e-4 of its norm).
+        size_px: Side in pixels to which image files are cropped and resized. Not given means
+            the size the model was trained on.
+
+    Raises ValueError naming the value and what is allowed.
+    """
+
+    steps: int = 50
+    gamma: float | str = 0.75
+    tau: float = 1.5
+    sites: str = "decoder:6-11"
+    window: tuple[int, int] | str | None = None
+    init_adain: bool = True
+    inject: bool = True
+    feature_dtype: str = "float32"
+    size_px: int | None = None
+
+    def __post_init__(self):
+        if not _is_int(self.steps) or not 1 <= self.steps <= LAST_TIMESTEP + 1:
+            raise ValueError(f"steps must be an integer from 1 to 1000, got {self.steps!r}")
+        parse_gamma(self.gamma)
+        if not _is_number(self.tau) or not 0 < self.tau < math.inf:
+            raise ValueError(f"tau must be a finite number above 0, got {self.tau!r}")
+        object.__setattr__(self, "sites", _joined_sites(self.sites))
+        object.__setattr__(self, "window", parse_window(self.window))
+        for name in ("init_adain", "inject"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if self.feature_dtype not in FEATURE_DTYPES:
+            allowed = " or ".join(FEATURE_DTYPES)
+            raise ValueError(f"feature_dtype must be {allowed}, got {self.feature_dtype!r}")
+        if self.size_px is not None and (not _is_int(self.size_px) or self.size_px < 8):
+            raise ValueError(f"size_px must be an integer of at least 8, got {self.size_px!r}")
+
+    @classmethod
+    def preset(cls, name: str, **overrides) -> StyleConfig:
+        """The settings called `name` ("paper", "report", "high-style"), some of them replaced."""
+        if name not in PRESETS:
+            raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
+        return cls(**{**PRESETS[name], **overrides})
+
+
+def parse_gamma(gamma: float | str) -> tuple[float, float]:
+    """(value at the noisiest timestep, value at the last one) of a number or "cosine:HI:LO"."""
+    allowed = 'a number in [0, 1] or "cosine:HI:LO" with 1 >= HI >= LO >= 0'
+    try:
+        if isinstance(gamma, str) and gamma.startswith("cosine:"):
+            _, hi, lo = gamma.split(":")
+        else:
+            hi = lo = gamma
+        hi, lo = float(hi), float(lo)
+    except (TypeError, ValueError):
+        raise ValueError(f"gamma must be {allowed}, got {gamma!r}") from None
+    if isinstance(gamma, bool) or not 1.0 >= hi >= lo >= 0.0:
+        raise ValueError(f"gamma must be {allowed}, got {gamma!r}")
+    return hi, lo
+
+
+def parse_window(window) -> tuple[int, int] | None:
+    """(LO, HI) of "LO:HI", a pair of integers or None."""
+    if window is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", window) if isinstance(window, str) else None
+    pair = match.groups() if match else window
+    if isinstance(window, str) and not match or not isinstance(pair, (tuple, list)):
+        pair = ()
+    if len(pair) == 2 and (match or all(map(_is_int, pair))):
+        lo, hi = int(pair[0]), int(pair[1])
+        if 0 <= lo <= hi <= LAST_TIMESTEP:
+            return lo, hi
+    raise ValueError(
+        f'window must be "LO:HI" with 0 <= LO <= HI <= {LAST_TIMESTEP}, got {window!r}'
+    )
+
+
+def _joined_sites(sites) -> str:
+    names = sites.split(",") if isinstance(sites, str) else sites
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise ValueError(f"sites must be text or a list of names, got {sites!r}")
+    names = [n.strip() for n in names if n.strip()]
+    if not names:
+        raise ValueError(f'sites must name at least one attention ("decoder:6-11"), got {sites!r}')
+    return ",".join(names)
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

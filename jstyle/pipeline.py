@@ -1,0 +1,177 @@
+"""JStyleID: the whole of StyleID (Chung, Hyun, Heo, CVPR 2024, arXiv:2312.09008) on Jittor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from os import PathLike
+
+import numpy as np
+
+from .adain import adain
+from .config import StyleConfig
+from .features import FeatureBank, Recorder, in_window
+from .injection import StyleInjector, gamma_at, resolve_sites
+from .inversion import Inversion, ddim_invert
+from .sd import image as image_files
+from .sd.attention import edit_attention
+from .sd.pipeline import StableDiffusion
+from .sd.startup import jt
+
+Image = jt.Var | np.ndarray
+Progress = Callable[[int, int], object]
+
+
+class JStyleID:
+    """Style transfer with a Stable Diffusion model that is not trained further.
+
+    Images are float (B, 3, H, W) in [-1, 1], Vars or NumPy arrays; results are Vars. Content and
+    style may differ in size, and either may be one image for a batch of the other.
+    `progress(done, total)`, where given, is called after every UNet evaluation; an inversion and
+    a transfer take `steps` of them each, a whole stylisation 3 x steps.
+    """
+
+    def __init__(self, sd: StableDiffusion):
+        self.sd = sd
+        self._empty_prompt = None
+
+    def stylize(
+        self,
+        content: Image,
+        style: Image,
+        cfg: StyleConfig | None = None,
+        progress: Progress | None = None,
+    ) -> jt.Var:
+        """`content` in the style of `style`. Raises ValueError for images or options that do not
+        fit the model."""
+        cfg = StyleConfig() if cfg is None else cfg
+        first, second, third = _shares(progress, cfg.steps, 3)
+        noise_c = self.invert(content, cfg, "q", first)
+        noise_s = self.invert(style, cfg, "kv", second)
+        return self.transfer(noise_c, noise_s, cfg, third)
+
+    def invert(
+        self, image: Image, cfg: StyleConfig, parts: str = "qkv", progress: Progress | None = None
+    ) -> Inversion:
+        """Walk an image to noise and record the attention parts named by letters of "qkv".
+
+        A content image needs "q", a style image "kv", one that is used as both "qkv".
+        N contents and M styles thus take N + M inversions, each followed by any transfers.
+        """
+        z = self.sd.encode_image(self._checked(image, cfg))
+        recorder = Recorder(FeatureBank(cfg.feature_dtype), parts, cfg.window)
+        sites = self._sites(cfg) if parts else ()
+        with edit_attention(self.sd.unet, sites, recorder):
+            context = self._context(z.shape[0])
+            loop = ddim_invert(self.sd, z, context, cfg.steps, before_step=recorder.at)
+            z = _run(loop, cfg.steps, progress)
+        return Inversion(z, recorder.bank, cfg.steps)
+
+    def transfer(
+        self,
+        content: Inversion,
+        style: Inversion,
+        cfg: StyleConfig,
+        progress: Progress | None = None,
+    ) -> jt.Var:
+        """Sample from the content's noise, dressed in the style's statistics and attention.
+
+        Raises ValueError if an inversion was made with other steps, KeyError naming the nearest
+        recorded feature if it was made for other sites, parts or a smaller window.
+        """
+        z = _paired_latent(content, style, cfg)
+        if cfg.init_adain:
+            z = adain(z, style.latent)
+        gamma = gamma_at(cfg.gamma, self.sd.schedule.timesteps(cfg.steps))
+        injector = StyleInjector(content.features, style.features, gamma, cfg.tau, cfg.window)
+        with edit_attention(self.sd.unet, self._sites(cfg), injector):
+            z = self._sample(z, cfg, injector.at, progress)
+        return self.sd.decode(z)
+
+    def reconstruct(
+        self, image: Image, cfg: StyleConfig | None = None, progress: Progress | None = None
+    ) -> jt.Var:
+        """The image after inversion and sampling back, without style: what `steps` cost."""
+        cfg = StyleConfig() if cfg is None else cfg
+        first, second = _shares(progress, cfg.steps, 2)
+        noise = self.invert(image, cfg, "", first)
+        return self.sd.decode(self._sample(noise.latent, cfg, None, second))
+
+    def load(self, path: str | PathLike, cfg: StyleConfig) -> np.ndarray:
+        """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
+        own = self.sd.unet.config.sample_size * self.sd.vae_scale
+        size_px = own if cfg.size_px is None else cfg.size_px
+        self.sd.check_size(size_px, size_px)
+        return image_files.load(path, size_px=size_px)
+
+    def _sample(self, z: jt.Var, cfg: StyleConfig, before_step, progress) -> jt.Var:
+        context = self._context(z.shape[0])
+        loop = self.sd.denoise(z, context, cfg.steps, before_step=before_step)
+        return _run(loop, cfg.steps, progress)
+
+    def _context(self, batch: int) -> jt.Var:
+        """(batch, 77, dim) of the empty prompt."""
+        if self._empty_prompt is None:
+            self._empty_prompt = self.sd.encode_text([""])
+        return self._empty_prompt.expand(batch, *self._empty_prompt.shape[1:])
+
+    def _sites(self, cfg: StyleConfig) -> tuple[str, ...]:
+        """The attentions to edit: none without injection. Checks sites and window together."""
+        if not cfg.inject:
+            return ()
+        timesteps = [int(t) for t in self.sd.schedule.timesteps(cfg.steps)]
+        if not any(in_window(t, cfg.window) for t in timesteps):
+            raise ValueError(
+                f"window {cfg.window[0]}:{cfg.window[1]} holds none of the {cfg.steps} sampling "
+                f"timesteps ({timesteps[-1]} to {timesteps[0]}); widen it, or set inject to false"
+            )
+        return resolve_sites(cfg.sites, self.sd.unet.attention_sites())
+
+    def _checked(self, image: Image, cfg: StyleConfig) -> jt.Var:
+        """The image as a float32 Var, or ValueError with its value and what is allowed."""
+        pixels = image.numpy() if isinstance(image, jt.Var) else np.asarray(image)
+        shape = pixels.shape
+        if pixels.ndim != 4 or shape[1] != 3 or pixels.dtype.kind != "f":
+            raise ValueError(f"an image is float (B, 3, H, W), got {pixels.dtype} {shape}")
+        if not np.abs(pixels).max() <= 1.001:  # also refuses NaN
+            raise ValueError(
+                f"pixels must be in [-1, 1], got {pixels.min():.4g} to {pixels.max():.4g}"
+            )
+        if cfg.size_px is not None and shape[2:] != (cfg.size_px, cfg.size_px):
+            raise ValueError(
+                f"size_px is {cfg.size_px}, but the image has {shape[2]} x {shape[3]} px; read it "
+                "with JStyleID.load, or leave size_px out to keep its size"
+            )
+        return jt.array(pixels.astype(np.float32))
+
+
+def _paired_latent(content: Inversion, style: Inversion, cfg: StyleConfig) -> jt.Var:
+    """The content's latent, repeated where several styles meet one content."""
+    for role, inversion in (("content", content), ("style", style)):
+        if inversion.num_steps != cfg.steps:
+            raise ValueError(
+                f"the {role} was inverted with {inversion.num_steps} steps, sampling asks for "
+                f"{cfg.steps}; they must be the same"
+            )
+    n, m = content.latent.shape[0], style.latent.shape[0]
+    if n != m and 1 not in (n, m):
+        raise ValueError(f"{n} contents and {m} styles: must be equal, or one of them 1")
+    return content.latent.expand(max(n, m), *content.latent.shape[1:])
+
+
+def _run(loop: Iterator[tuple[int, jt.Var]], steps: int, progress: Progress | None) -> jt.Var:
+    """The latent after the last step."""
+    for done, (_, z) in enumerate(loop, 1):  # noqa: B007
+        if progress is not None:
+            progress(done, steps)
+    return z
+
+
+def _shares(progress: Progress | None, steps: int, parts: int) -> list[Progress | None]:
+    """One progress for each of `parts` loops of `steps`, all reporting to the whole."""
+    if progress is None:
+        return [None] * parts
+
+    def share(past: int) -> Progress:
+        return lambda done, _: progress(past + done, parts * steps)
+
+    return [share(i * steps) for i in range(parts)]

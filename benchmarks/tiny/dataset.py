@@ -1,0 +1,56 @@
+"""The training pictures of the shipped model: drawings with captions, scenes, and views of
+photographs."""
+
+from __future__ import annotations
+
+import json
+from multiprocessing import Pool
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.tiny import photos
+from benchmarks.tiny.models import SIZE_PX
+from jdreambooth import drawings
+
+KINDS = ("photo", "drawing", "scene")
+PLAIN_SHARE = 0.2  # of the drawings
+RECOLOURED_SCENES = 0.5
+
+
+def _drawing(seed: int) -> tuple[np.ndarray, str]:
+    rng = np.random.default_rng((11, seed))
+    name = drawings.OBJECTS[rng.integers(len(drawings.OBJECTS))]
+    plain = rng.random() < PLAIN_SHARE
+    style = None if plain else drawings.STYLES[rng.integers(len(drawings.STYLES))]
+    picture = drawings.draw(name, style, seed, SIZE_PX)
+    return np.asarray(picture), drawings.caption(name, style)
+
+
+def _scene(seed: int) -> tuple[np.ndarray, str]:
+    rng = np.random.default_rng((12, seed))
+    picture = drawings.scene(seed, SIZE_PX)
+    if rng.random() < RECOLOURED_SCENES:
+        picture = drawings.recolour(picture, rng)
+    return np.asarray(picture), ""
+
+
+def build(folder: Path, counts: dict[str, int], seed: int = 0) -> None:
+    """Write KIND.npy (N, S, S, 3) uint8 and captions.json for every kind in `counts`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    captions = {}
+    with Pool() as pool:
+        for kind, maker in (("drawing", _drawing), ("scene", _scene)):
+            first = seed * 10_000_000
+            made = pool.map(maker, range(first, first + counts[kind]), chunksize=64)
+            np.save(folder / f"{kind}.npy", np.stack([picture for picture, _ in made]))
+            captions[kind] = [caption for _, caption in made]
+    np.save(folder / "photo.npy", photos.views(counts["photo"], SIZE_PX, seed + 1))
+    captions["photo"] = ["a photo" if i % 4 == 0 else "" for i in range(counts["photo"])]
+    (folder / "captions.json").write_text(json.dumps(captions))
+
+
+def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
+    """The pictures (memory-mapped) and captions written by `build`."""
+    pictures = {kind: np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in KINDS}
+    return pictures, json.loads((folder / "captions.json").read_text())

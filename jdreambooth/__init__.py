@@ -1,0 +1,7 @@
+"""Data for teaching a Stable Diffusion model a subject or a style. Uses jstyle.sd, nothing else."""
+
+from __future__ import annotations
+
+from jstyle import __version__
+
+__all__ = ["__version__"]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+# Jittor and PyTorch bring one OpenMP runtime each; spinning threads of one starve the other.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 MARKERS = {
     "slow": "takes more than about ten seconds",
     "parity": "compares with PyTorch, diffusers or transformers",

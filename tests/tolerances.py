@@ -22,6 +22,10 @@ class Measured(NamedTuple):
 
 
 TOLERANCES = {
+    "real_size.unet": Measured(2.8e-6, "2026-11-20"),
+    "real_size.vae_encode": Measured(3.2e-6, "2026-11-20"),
+    "real_size.vae_decode": Measured(5.8e-6, "2026-11-20"),
+    "real_size.text_encoder": Measured(9.4e-7, "2026-11-20"),
     "kernel.twin": Measured(3.0e-7, "2026-11-20"),
     "kernel.norm_mean_1000": Measured(8.8e-5, "2026-11-20"),
     "kernel.half": Measured(2.2e-4, "2026-11-20"),
@@ -55,6 +59,11 @@ TOLERANCES = {
     "text_encoder.sd1": Measured(6.4e-7, "2026-11-20"),
     "text_encoder.sd2": Measured(5.7e-7, "2026-11-20"),
     "text_encoder.gradient": Measured(3.6e-6, "2026-11-20"),
+    "lora.unet": Measured(2.2e-6, "2026-11-20"),
+    "lora.text_encoder": Measured(2.6e-7, "2026-11-20"),
+    "lora.gradient": Measured(4.1e-6, "2026-11-20"),
+    "lora.merged": Measured(1.3e-6, "2026-11-20"),
+    "image to image": Measured(2.1e-6, "2026-11-20"),
     "golden": Measured(3.8e-7, "2026-11-20"),
     "adain": Measured(1.5e-7, "2026-11-20"),
     "styleid.half_features": Measured(1.9e-4, "2026-11-20"),
@@ -67,6 +76,13 @@ TOLERANCES = {
     "styleid.image_10_steps": Measured(2.4e-5, "2026-11-20"),
     "styleid.inverted_latent": Measured(2.1e-6, "2026-11-20"),
     "styleid.features": Measured(7.6e-6, "2026-11-20"),
+    "train.accumulation": Measured(6.5e-5, "2026-11-20"),
+    "train.adamw": Measured(1.0e-7, "2026-11-20"),
+    "train.gradient_norm": Measured(9.0e-6, "2026-11-20"),
+    "train.half": Measured(4.8e-4, "2026-11-20"),
+    "train.loss": Measured(1.3e-6, "2026-11-20"),
+    "train.tensors": Measured(6.5e-5, "2026-11-20"),
+    "train.checkpointing": Measured(1.0e-7, "2026-11-20"),
 }
 
 
@@ -80,6 +96,7 @@ def rel_l2(a, b) -> float:
 def assert_close(name: str, a, b) -> None:
     """Fail unless rel_l2(a, b) is within the tolerance called `name`."""
     error, row = rel_l2(a, b), TOLERANCES[name]
+    print(f"{name}: {error:.1e}")  # pytest -rP shows it, for a new measurement
     assert error <= row.limit, (
         f"{name}: relative L2 {error:.2e} > {row.limit:.1e}, "
         f"three times the {row.error:.1e} of {row.date}"

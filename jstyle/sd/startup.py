@@ -103,6 +103,32 @@ def _process_state_kept():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
+class _CompileBar:
+    """Jittor's own progress goes to stdout, or nowhere when silent; this one to stderr."""
+
+    def __init__(self, message: str, total: int):
+        from tqdm import tqdm
+
+        self.bar = tqdm(total=total, desc=message, unit="file", delay=2.0, file=sys.stderr)
+
+    def update(self, index: int) -> None:
+        self.bar.update(index + 1 - self.bar.n)
+        if self.bar.n == self.bar.total:
+            self.bar.close()
+
+
+@contextlib.contextmanager
+def _compiling_shown():
+    """Show what Jittor compiles during the block as bars on stderr."""
+    import jittor_utils
+
+    before, jittor_utils.DelayProgress = jittor_utils.DelayProgress, _CompileBar
+    try:
+        yield
+    finally:
+        jittor_utils.DelayProgress = before
+
+
 def _import_jittor():
     if "jittor" in sys.modules:
         import jittor
@@ -117,7 +143,8 @@ def _import_jittor():
     started = time.perf_counter()
     with _process_state_kept():
         try:
-            import jittor
+            with _compiling_shown():
+                import jittor
         except Exception as error:  # whatever the toolchain did, the user needs one line
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise StartupError(

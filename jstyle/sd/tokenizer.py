@@ -73,6 +73,10 @@ class Tokenizer:
         """The pieces of a prompt as text, uncut and without start, end and padding."""
         return self._clip.convert_ids_to_tokens(self._pieces(prompt))
 
+    def vocabulary(self) -> dict[str, int]:
+        """Piece -> id. Pieces that end a word end in `</w>`."""
+        return self._clip.get_vocab()
+
     def _pieces(self, prompt: str) -> list[int]:
         return self._clip.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
 

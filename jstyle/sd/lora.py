@@ -1,0 +1,350 @@
+"""LoRA: a low-rank change of linear layers and convolutions (Hu et al., arXiv:2106.09685).
+
+W x becomes W x + alpha / rank * B A x. A layer with LoRA takes the place of the plain one in its
+parent, with the same Vars `weight` and `bias`, so that the names of the model's parameters stay.
+A and B are kept aside in plain objects: they are no part of `state_dict()` or `parameters()`, but
+of a LoRASet. Conventions and initial values are those of peft.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
+from .startup import jt
+from .weights import WeightsError
+
+nn = jt.nn
+
+PARTS = ("unet", "text_encoder")  # of a StableDiffusion, those that can have LoRA
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
+_FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "fc1", "fc2")
+_CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
+TARGETS = {  # endings of layer names, of the UNet and of the text encoder; each holds the last
+    "attention": _ATTENTION,
+    "feed-forward": _ATTENTION + _FEED_FORWARD,
+    "convolutions": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
+}
+
+
+class Adapter:
+    """The factors of one layer. lora_A: (rank, in) or (rank, in, kh, kw), a Var; lora_B: (out,
+    rank) or (out, rank, 1, 1). `weight` scales the change on top of alpha / rank."""
+
+    def __init__(self, factors: Factors, weight: float = 1.0, trained: bool = False):
+        self.lora_A, self.lora_B = jt.array(factors.down), jt.array(factors.up)
+        self.alpha, self.weight = factors.alpha, weight
+        self.lora_A.requires_grad = self.lora_B.requires_grad = trained
+
+    @property
+    def scale(self) -> float:
+        return self.weight * self.alpha / self.lora_A.shape[0]
+
+    def factors(self) -> Factors:
+        return Factors(self.lora_A.numpy(), self.lora_B.numpy(), self.alpha)
+
+    def delta(self):
+        """What the layer's weight changes by; a Var (out, in) or (out, in, kh, kw)."""
+        down = self.lora_A.reshape(self.lora_A.shape[0], -1)
+        up = self.lora_B.reshape(self.lora_B.shape[0], -1)
+        shape = (up.shape[0], *self.lora_A.shape[1:])
+        return (jt.matmul(up, down) * self.scale).reshape(shape)
+
+
+class _WithLoRA:
+    """What LoRALinear and LoRAConv share: the plain layer they stand for, and their adapters."""
+
+    def __init__(self, plain):
+        self.__dict__.update(plain.__dict__)  # the same Vars, under the same names
+        self._plain = (plain,)  # in a tuple: a module would be visited as a child
+        self.adapters: list[Adapter] = []
+
+    def execute(self, x):
+        y = super().execute(x)
+        for adapter in self.adapters:
+            y = y + self._change(x, adapter) * adapter.scale
+        return y
+
+    def extra_repr(self) -> str:
+        ranks = ", ".join(f"rank {a.lora_A.shape[0]} x {a.scale:g}" for a in self.adapters)
+        return f"{self.plain_layer.extra_repr()}; {ranks}"
+
+    @property
+    def plain_layer(self):
+        return self._plain[0]
+
+
+class LoRALinear(_WithLoRA, nn.Linear):
+    def _change(self, x, adapter: Adapter):
+        return nn.linear(nn.linear(x, _like(adapter.lora_A, x)), _like(adapter.lora_B, x))
+
+
+class LoRAConv(_WithLoRA, nn.Conv):
+    def _change(self, x, adapter: Adapter):
+        down, up = _like(adapter.lora_A, x), _like(adapter.lora_B, x)
+        h = nn.conv2d(x, down, None, self.stride, self.padding, self.dilation)
+        return nn.conv2d(h, up)
+
+
+def _like(var, x):
+    return var if var.dtype == x.dtype else var.cast(x.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class LoRASet:
+    """One LoRA on one module. adapters: layer name -> its factors. targets: the name endings that
+    select just these layers."""
+
+    module: nn.Module
+    adapters: dict[str, Adapter]
+    targets: tuple[str, ...]
+
+    def parameters(self) -> dict[str, jt.Var]:
+        """Name, such as "LAYER.lora_A" -> Var, the very ones that the layers use."""
+        return {
+            f"{name}.{factor}": getattr(adapter, factor)
+            for name, adapter in self.adapters.items()
+            for factor in ("lora_A", "lora_B")
+        }
+
+
+def add_lora(
+    module: nn.Module,
+    rank: int = 4,
+    alpha: float | None = None,
+    targets: str | tuple[str, ...] = "attention",
+    seed: int = 0,
+) -> LoRASet:
+    """Give every targeted layer of `module` a new LoRA, which changes nothing yet (B = 0).
+
+    alpha: None for the rank. targets: a name of TARGETS, or endings of layer names such as "to_q".
+    A is drawn from (seed, layer name), uniform as in peft. The new Vars take gradients; those of
+    the module are left as they are. Raises ValueError for a rank or alpha below or at 0, or if a
+    target names no layer.
+    """
+    if int(rank) != rank or rank < 1:
+        raise ValueError(f"rank must be an integer, at least 1, got {rank}")
+    alpha = float(rank if alpha is None else alpha)
+    if not (math.isfinite(alpha) and alpha > 0):
+        raise ValueError(f"alpha must be a number above 0, got {alpha}")
+    chosen, targets = select_layers(module, targets)
+    adapters = {}
+    for name, layer in chosen.items():
+        adapters[name] = Adapter(_birth(name, layer, int(rank), alpha, seed), trained=True)
+    return _attach(module, adapters, targets)
+
+
+def select_layers(
+    module: nn.Module, targets: str | tuple[str, ...]
+) -> tuple[dict[str, nn.Module], tuple[str, ...]]:
+    """(layer name -> layer, the targets that name one). Raises ValueError if one names nothing."""
+    layers = linear_layers(module)
+    preset = isinstance(targets, str)
+    if preset and targets not in TARGETS:
+        raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
+    endings = TARGETS[targets] if preset else tuple(targets)
+    hits = {e: {n for n in layers if f".{n}".endswith(f".{e}")} for e in endings}
+    lost = [ending for ending in endings if not hits[ending]]
+    if len(lost) == len(endings) or (lost and not preset):  # presets are for two kinds of model
+        raise ValueError(f"no layer's name ends in {listing(lost)}; there is {listing([*layers])}")
+    chosen = set().union(*hits.values())
+    named = tuple(ending for ending in endings if hits[ending])
+    return {name: layer for name, layer in layers.items() if name in chosen}, named
+
+
+def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
+    """Name -> linear layer or convolution, in the order of the module's parameters."""
+    return {n: m for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv))}
+
+
+def _birth(name: str, layer, rank: int, alpha: float, seed: int) -> Factors:
+    out, *inner = layer.weight.shape
+    bound = math.prod(inner) ** -0.5  # kaiming_uniform with a = sqrt(5)
+    rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+    down = rng.uniform(-bound, bound, (rank, *inner)).astype(np.float32)
+    return Factors(down, np.zeros((out, rank) + (1,) * (len(inner) - 1), np.float32), alpha)
+
+
+def _attach(module: nn.Module, adapters: dict[str, Adapter], targets: tuple[str, ...]) -> LoRASet:
+    modules = dict(module.named_modules())
+    for name, adapter in adapters.items():
+        layer = modules[name]
+        if not isinstance(layer, _WithLoRA):
+            layer = (LoRALinear if isinstance(layer, nn.Linear) else LoRAConv)(layer)
+            _put(modules, name, layer)
+        layer.adapters.append(adapter)
+    return LoRASet(module, adapters, targets)
+
+
+def _put(modules: Mapping[str, nn.Module], name: str, layer: nn.Module) -> None:
+    parent, _, key = name.rpartition(".")
+    setattr(modules[parent], key, layer)
+
+
+def _layers_with_lora(module: nn.Module) -> dict[str, _WithLoRA]:
+    return {n: m for n, m in module.named_modules() if isinstance(m, _WithLoRA)}
+
+
+def remove_lora(module: nn.Module, lora: LoRASet | None = None) -> None:
+    """Take off one LoRA, or all of them; layers without any are the plain objects again.
+
+    Raises ValueError if `lora` is not on the module.
+    """
+    layers = _layers_with_lora(module)
+    if lora is not None and any(
+        name not in layers or all(adapter is not a for a in layers[name].adapters)
+        for name, adapter in lora.adapters.items()
+    ):
+        raise ValueError("this LoRA is not on the module")
+    modules = dict(module.named_modules())
+    for name, layer in layers.items():
+        gone = None if lora is None else lora.adapters.get(name)
+        layer.adapters = [a for a in layer.adapters if lora is not None and a is not gone]
+        if not layer.adapters:
+            _put(modules, name, layer.plain_layer)
+
+
+def merge_lora(module: nn.Module) -> None:
+    """Add every LoRA to the weights it changes, in float32, and take it off."""
+    for layer in _layers_with_lora(module).values():
+        weight, trained = layer.weight, layer.weight.requires_grad
+        with jt.no_grad():
+            changed = weight.float32()
+            for adapter in layer.adapters:
+                changed = changed + adapter.delta()
+            changed = changed.cast(weight.dtype)
+            changed.sync()
+        weight.assign(changed)
+        weight.requires_grad = trained  # assign took it from `changed`
+    remove_lora(module)
+
+
+def lora_parameters(module: nn.Module) -> dict[str, jt.Var]:
+    """Name, such as "LAYER.lora_A" -> Var, for a module with one LoRA; {} without any.
+
+    Raises ValueError if a layer has several: LoRASet.parameters() then tells them apart.
+    """
+    layers = _layers_with_lora(module)
+    several = [name for name, layer in layers.items() if len(layer.adapters) > 1]
+    if several:
+        raise ValueError(f"several LoRAs on {listing(several)}")
+    return LoRASet(module, {n: x.adapters[0] for n, x in layers.items()}, ()).parameters()
+
+
+class LoRAReport(NamedTuple):
+    """What a load did: keys applied, of how many in the file, and the LoRA of each part."""
+
+    applied: int
+    total: int
+    loras: dict[str, LoRASet]
+
+
+def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRAReport:
+    """Add a LoRA of either format to a StableDiffusion, on top of those that are there.
+
+    source: a file, a folder with one, or what `read_lora` gave. weight: scales the change.
+    Raises WeightsError, leaving the model alone, if the file is damaged, was made for another
+    model, or holds anything that finds no place in this one.
+    """
+    if not math.isfinite(weight):
+        raise ValueError(f"the weight of a LoRA must be a number, got {weight}")
+    file = source if isinstance(source, LoRAFile) else read_lora(source)
+    _require_base(file, base_facts(sd))
+    placed = {part: _placed(file, part, getattr(sd, part)) for part in file.parts}
+    loras = {}
+    for part, factors in placed.items():
+        adapters = {name: Adapter(f, weight) for name, f in factors.items()}
+        loras[part] = _attach(getattr(sd, part), adapters, tuple(_short(n) for n in adapters))
+    return LoRAReport(file.keys, file.keys, loras)
+
+
+def _require_base(file: LoRAFile, here: dict) -> None:
+    for name, value in here.items():
+        made_for = file.base.get(name, value)
+        if name != "name" and made_for != value:
+            raise WeightsError(
+                f"{file.path}: made for another model, {file.base.get('name', 'unknown')}: "
+                f"{name} {made_for}, but {here['name']} has {value}"
+            )
+
+
+def _placed(file: LoRAFile, part: str, module: nn.Module) -> dict[str, Factors]:
+    """Layer name of `module` -> factors. Raises WeightsError naming all that do not fit."""
+    layers = linear_layers(module)
+    known = {spelling: name for name in layers for spelling in _spellings(name)}
+    left_over, wrong, placed = [], [], {}
+    for written, factors in file.parts[part].items():
+        name = known.get(written)
+        if name is None or name in placed:
+            left_over.append(f"{part} {written}")
+            continue
+        placed[name] = factors
+        out, *inner = layers[name].weight.shape
+        have = (factors.up.shape[0], *factors.down.shape[1:])
+        if have != (out, *inner):
+            wrong.append(f"{part} {name} {list(have)} instead of {[out, *inner]}")
+    if wrong:
+        raise WeightsError(
+            f"{file.path}: made for another model, {len(wrong)} layers of another width: "
+            f"{listing(wrong)}"
+        )
+    if left_over:
+        raise WeightsError(
+            f"{file.path}: {len(left_over)} layers that this model does not have are left over: "
+            f"{listing(left_over)}"
+        )
+    return placed
+
+
+def _spellings(name: str) -> set[str]:
+    """How files write a layer's name: with dots or underscores, with text_model. or without."""
+    return {name, _short(name), name.replace(".", "_")}
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("text_model.")
+
+
+def save_lora(
+    path: Path | str,
+    sd,
+    loras: Mapping[str, LoRASet],
+    format: str = "diffusers",
+    dtype: str = "float32",
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write the LoRA of the parts "unet" and "text_encoder" of a StableDiffusion to one file.
+
+    format: diffusers or kohya. dtype: float32 or float16. metadata: more for the header, str ->
+    str; rank, alpha, targets and facts about the model are written in any case. The weight with
+    which a LoRA was loaded is not part of it.
+    Raises ValueError for another part, format or dtype, or if there is nothing to write.
+    """
+    if not loras or any(part not in PARTS or not lora.adapters for part, lora in loras.items()):
+        raise ValueError(f"loras must hold LoRAs of {' or '.join(PARTS)}, got {[*loras]}")
+    parts = {
+        part: {name: adapter.factors() for name, adapter in lora.adapters.items()}
+        for part, lora in loras.items()
+    }
+    targets = {part: lora.targets for part, lora in loras.items()}
+    write_lora(path, parts, targets, base_facts(sd), format, dtype, metadata)
+
+
+def base_facts(sd) -> dict:
+    """What a LoRA needs to agree with, besides its layers' widths; and the model's name."""
+    unet = sd.unet.config
+    return {
+        "name": sd.name,
+        "block_out_channels": list(unet.block_out_channels),
+        "cross_attention_dim": unet.cross_attention_dim,
+        "num_heads": list(unet.num_heads),
+        "use_linear_projection": unet.use_linear_projection,
+        "prediction_type": sd.schedule.kind.value,
+    }

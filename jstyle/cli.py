@@ -1,0 +1,139 @@
+"""The command `jstyle`: words -> dataclass and plain arguments -> a command -> words.
+
+The only file that prints, with sd/console.py, which has the exit codes and the errors.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from functools import partial
+
+from jsonargparse import Namespace
+
+from . import __version__, options
+from .config import StyleConfig
+from .sd.console import Command, Program, count, progress_bar, say
+
+USAGE = """\
+usage: jstyle COMMAND [options]      (jstyle COMMAND --help shows the options and examples)
+
+style transfer with Stable Diffusion, without training (StyleID, arXiv:2312.09008)
+
+{commands}
+
+options:
+  -h, --help     show this help and exit
+  --version      show the version and exit
+
+first steps:
+  jstyle doctor                      is everything here that is needed?
+  jstyle demo                        the shipped pictures through the shipped model
+  jstyle stylize --content photo.jpg --style painting.jpg --out result.png
+"""
+
+
+def _style_config(args: Namespace) -> StyleConfig:
+    names = [field.name for field in fields(StyleConfig) if field.name in args]
+    return StyleConfig(**{name: args[name] for name in names})
+
+
+def _several(value) -> list[str]:
+    """An option that may be given several times; in a YAML file a list, or one alone."""
+    return list(map(str, value if isinstance(value, list) else [value]))
+
+
+def _stylize(args: Namespace) -> int:
+    from .commands.stylize import stylize
+
+    cfg = _style_config(args)
+    words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
+    model = (args.model, args.variant, args.device, _several(args.lora))
+    done = stylize(*words, *model, tell=partial(say, args))
+    if done.skipped:
+        say(args, f"skipped {count(done.skipped, 'finished result')}")
+    if done.written:
+        parts = ", ".join(f"{name} {value:.1f} s" for name, value in done.seconds.items())
+        where = done.written[0] if len(done.written) == 1 else done.written[0].parent
+        say(args, f"wrote {count(len(done.written), 'picture')}: {where} ({parts})")
+    return 0
+
+
+def _reconstruct(args: Namespace) -> int:
+    from .commands.reconstruct import reconstruct
+
+    cfg, bar = _style_config(args), progress_bar(args, "eval")
+    done = reconstruct(args.image, args.out, cfg, bar, args.model, args.variant, args.device)
+    if args.json:
+        print(json.dumps({**asdict(done), "out": str(done.out)}))
+        return 0
+    say(args, f"wrote {done.out} in {done.seconds:.1f} s")
+    say(args, f"against the VAE's round trip  {done.psnr_to_round_trip_db:6.2f} dB")
+    say(args, f"against the input             {done.psnr_to_input_db:6.2f} dB")
+    say(args, f"VAE's round trip alone        {done.psnr_round_trip_db:6.2f} dB")
+    return 0
+
+
+def _generate(args: Namespace) -> int:
+    from .commands.generate import generate
+
+    names = ("seed", "steps", "guidance", "negative", "height", "width")
+    names += ("model", "variant", "device")
+    given = {name: args[name] for name in names}
+    given |= {"loras": _several(args.lora), "tell": partial(say, args)}
+    for path in generate(_several(args.prompt), args.out, progress_bar(args, "eval"), **given):
+        say(args, f"wrote {path}")
+    return 0
+
+
+def _demo(args: Namespace) -> int:
+    from .commands.demo import demo
+
+    done = demo(args.out, _style_config(args), progress_bar(args, "eval"), args.device)
+    if done.summary.skipped:
+        say(args, f"skipped {count(done.summary.skipped, 'finished result')}")
+    if done.summary.written:
+        apart = done.start_seconds + done.load_seconds + done.warm_up_seconds
+        say(
+            args,
+            f"{count(len(done.summary.written), 'picture')} in {done.pictures_seconds:.1f} s; "
+            f"apart from that {apart:.1f} s: Jittor's start {done.start_seconds:.1f}, model "
+            f"{done.load_seconds:.1f}, first evaluation and compiling {done.warm_up_seconds:.1f}",
+        )
+    say(args, f"look at {done.grid}")
+    return 0
+
+
+def _doctor(args: Namespace) -> int:
+    from .commands import doctor
+
+    checks = doctor.examine()
+    say(args, doctor.as_json(checks) if args.json else doctor.as_text(checks))
+    return 0 if doctor.can_run(checks) else 1
+
+
+COMMANDS = {
+    "stylize": Command("content images in the style of style images", options.stylize, _stylize),
+    "reconstruct": Command(
+        "inversion and back: how much is lost", options.reconstruct, _reconstruct
+    ),
+    "generate": Command("pictures from prompts", options.generate, _generate),
+    "demo": Command("the shipped pictures through the shipped model", options.demo, _demo),
+    "doctor": Command(
+        "what works on this machine, and how to mend the rest", options.doctor, _doctor
+    ),
+}
+
+
+PROGRAM = Program(
+    name="jstyle",
+    version=__version__,
+    usage=USAGE,
+    commands=COMMANDS,
+    short_of_memory="fewer or smaller images, or --feature-dtype float16, need less",
+)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `jstyle` with these words (default: sys.argv) and return the exit code."""
+    return PROGRAM.main(argv)

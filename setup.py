@@ -1,0 +1,58 @@
+"""`pip install .` installs; `.[parity]` adds the PyTorch reference, `.[test]` what tests need.
+
+Upper bounds: the next version that may break an interface we use.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (ROOT / "jstyle/__init__.py").read_text(), re.M)[1]
+README = ROOT / "README.md"
+
+RUNTIME = [
+    "jittor==1.3.11.0",
+    "jittor-offline==0.0.7",  # oneDNN for Jittor's CPU operators, without a download
+    "numpy>=1.24,<2",  # Jittor 1.3.11 is built against NumPy 1
+    "pillow>=10",
+    "tqdm>=4.60",
+    "safetensors>=0.4",
+    "transformers>=5,<6",  # the CLIP tokenizer only; works without PyTorch
+    "huggingface_hub>=1,<3",
+    "jsonargparse[signatures]>=4.40,<5",  # dataclasses and YAML files as a command line
+    "pyyaml>=6",
+    "matplotlib>=3.7",  # the plot of a training run's losses
+    "tensorboardX>=2.6",  # its TensorBoard events, without TensorBoard or PyTorch
+]
+PARITY = ["torch==2.13.0", "diffusers>=0.35", "peft>=0.17"]
+TRAIN = ["scikit-image>=0.22"]  # their photographs train the shipped model
+TEST = ["pytest>=8", "ruff>=0.9", *PARITY]
+
+setup(
+    name="jstyle",
+    version=VERSION,
+    description="Training-free style transfer with Stable Diffusion (StyleID), native on Jittor",
+    long_description=README.read_text() if README.is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["jstyle", "jstyle.*", "jdreambooth", "jdreambooth.*"]),
+    package_data={
+        "jstyle": [
+            f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
+        ]
+    },
+    install_requires=RUNTIME,
+    extras_require={
+        "parity": PARITY,
+        "train": TRAIN,
+        "test": TEST,
+    },
+    entry_points={
+        "console_scripts": ["jstyle = jstyle.cli:main", "jdreambooth = jdreambooth.cli:main"]
+    },
+)

@@ -1,4 +1,4 @@
-"""Data for teaching a Stable Diffusion model a subject or a style. Uses jstyle.sd, nothing else."""
+"""Teach a Stable Diffusion model a subject or a style. Uses jstyle.sd, nothing else of jstyle."""
 
 from __future__ import annotations
 

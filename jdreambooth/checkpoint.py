@@ -1,0 +1,147 @@
+"""States to resume from, and folders that are either complete or absent.
+
+RUN/checkpoints/step-000100/ holds state.safetensors, the trained parameters with their optimiser
+state by name, and state.json, which knows the other file's hash: a state that does not match it is
+not whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jstyle.sd import files, weights
+
+TENSORS, FACTS = "state.safetensors", "state.json"
+UNFINISHED = ".unfinished-"
+
+
+class CheckpointError(ValueError):
+    """A state that is missing, damaged, or of another run."""
+
+
+class State(NamedTuple):
+    """What a run needs to go on: facts["step"] steps are done."""
+
+    facts: dict
+    tensors: dict[str, np.ndarray]
+    folder: Path
+
+
+def step_name(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+@contextmanager
+def whole_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a hidden folder beside `path`, which becomes `path` when the block succeeds.
+
+    On any error the hidden folder is removed, and what `path` was stays.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
+    try:
+        part.mkdir()
+        yield part
+        _sync_folder(part)
+        remove_folder(path)
+        os.rename(part, path)
+        _sync_folder(path.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder so that no half of it is ever seen under its name."""
+    if path.exists():
+        gone = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left behind."""
+    for path in folder.glob(f"{UNFINISHED}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def save_state(folder: Path, tensors: Mapping[str, np.ndarray], facts: dict, keep: int) -> Path:
+    """Write a state to folder/step-XXXXXX, then remove all but the last `keep`.
+
+    Raises OSError if it cannot be written, WeightsError if a value is not finite; the older
+    states are untouched then.
+    """
+    target = folder / step_name(facts["step"])
+    with whole_folder(target) as part:
+        shapes = {name: values.shape for name, values in tensors.items()}
+        getters = {name: (lambda v=values: v) for name, values in tensors.items()}
+        weights.write_safetensors(part / TENSORS, getters, shapes)
+        files.write_json(part / FACTS, {**facts, "sha256": _hash(part / TENSORS)})
+    for old in _folders(folder)[:-keep]:
+        remove_folder(old)
+    return target
+
+
+def load_state(folder: Path) -> State:
+    """Read a state. Raises CheckpointError if it is not whole."""
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        whole = facts["sha256"] == _hash(folder / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from None
+    if not whole:
+        raise CheckpointError(f"{folder / TENSORS}: does not match {FACTS}, it is damaged")
+    stored = weights.read_safetensors(folder / TENSORS)
+    return State(facts, {name: np.array(t.array()) for name, t in stored.items()}, folder)
+
+
+def newest_state(folder: Path) -> State | None:
+    """The whole state with the most steps, or None."""
+    for path in reversed(_folders(folder)):
+        try:
+            return load_state(path)
+        except CheckpointError:
+            continue
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    found = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def _hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def require_fit(state: State, wanted: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise CheckpointError unless the state holds exactly these tensors in these shapes."""
+    have = {name: values.shape for name, values in state.tensors.items()}
+    if have != dict(wanted):
+        other = sorted(n for n in have.keys() | wanted.keys() if have.get(n) != wanted.get(n))
+        raise CheckpointError(
+            f"{state.folder}: {len(other)} tensors do not fit this model, such as {other[0]}"
+        )

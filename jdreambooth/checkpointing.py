@@ -1,0 +1,69 @@
+"""Gradient checkpointing (arXiv:1604.06174): blocks forget their inner values and recompute them.
+
+A block is a resnet, a transformer or a layer of the text encoder. Its output and its inputs stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from jstyle.sd.attention import Transformer2DModel
+from jstyle.sd.clip import CLIPEncoderLayer
+from jstyle.sd.layers import ResnetBlock2D
+from jstyle.sd.lora import lora_parameters
+from jstyle.sd.startup import jt
+
+BLOCKS = (ResnetBlock2D, Transformer2DModel, CLIPEncoderLayer)
+
+
+class _Recomputed(jt.Function):
+    """block(*inputs), given the parameters too so that their gradients flow through here."""
+
+    def execute(self, block, trained, count, *tensors):
+        self.block, self.trained, self.inputs = block, trained, tensors[:count]
+        self.wanted = [not x.is_stop_grad() for x in self.inputs]
+        with jt.no_grad():
+            return type(block).execute(block, *self.inputs)
+
+    def grad(self, g):
+        inputs = [x.detach() for x in self.inputs]
+        with jt.enable_grad():
+            for x, wanted in zip(inputs, self.wanted, strict=True):
+                x.start_grad() if wanted else x.stop_grad()
+            sources = [x for x in inputs if not x.is_stop_grad()] + self.trained
+            out = type(self.block).execute(self.block, *inputs)
+            found = jt.grad((out * g.detach()).sum(), sources, retain_graph=False)
+        # gradients that could be differentiated again would keep the recomputed values alive
+        found = iter([gradient.stop_grad() for gradient in found])
+        of_inputs = [next(found) if wanted else None for wanted in self.wanted]
+        return (None, None, None, *of_inputs, *found)
+
+
+def _trained(block) -> list:
+    parameters = [*block.parameters(), *lora_parameters(block).values()]
+    return [p for p in parameters if not p.is_stop_grad()]
+
+
+def _checkpointed(block, trained, *inputs):
+    if not trained and all(x.is_stop_grad() for x in inputs):
+        return type(block).execute(block, *inputs)
+    return _Recomputed.apply(block, trained, len(inputs), *inputs, *trained)
+
+
+@contextmanager
+def checkpointed(*modules) -> Iterator[int]:
+    """Recompute the blocks of these modules in the backward pass; yields how many there are.
+
+    What is trained has to be known before. Gradients are the same. Undone on exit, also after an
+    exception.
+    """
+    blocks = [block for module in modules for block in module.modules() if type(block) in BLOCKS]
+    try:
+        for block in blocks:
+            block.execute = partial(_checkpointed, block, _trained(block))
+        yield len(blocks)
+    finally:
+        for block in blocks:
+            block.__dict__.pop("execute", None)

@@ -1,0 +1,256 @@
+"""TrainConfig: the options of one training run, checked when they are given.
+
+Needs nothing but the standard library, so a command line can show its help without a backbone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+
+PARTS = ("lora", "full", "kv", "up", "down")
+TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
+TARGETS = ("attention", "feed-forward", "convolutions")
+SCHEDULES = ("constant", "linear", "cosine")
+CASES = ("keep", "lower")
+PRECISIONS = ("float32", "float16")
+DEVICES = ("auto", "cpu", "cuda")
+# What may differ between a run and its continuation: none of it moves a trained number.
+FREE_ON_RESUME = frozenset(
+    ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
+    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance")
+)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Options of one training run. Defaults: a style LoRA as contestants train it.
+
+    Args:
+        instance_dir: Folder with the pictures to learn.
+        out: Folder of the run; everything is written there.
+        model: "tiny" (shipped), a folder in diffusers format, "sd21", or a hub id "owner/name".
+        variant: Of the weight files, such as fp16.
+        device: "cpu", "cuda", or "auto": cuda where Jittor can use it.
+        instance_prompt: The caption of every picture. "{stem}" stands for the file's name without
+            suffix, underscores as spaces and trailing ones dropped: "{stem} in style_05".
+        captions: A captions.jsonl (a {"file", "caption"} object per line) or captions.txt (a file
+            name, a tab and the caption per line) instead of an instance prompt.
+        caption_case: "keep" or "lower" the letters of the captions.
+        size_px: Side of the training pictures. Not given means the size the model was trained on.
+        random_crops: Encode that many random crops of each picture, 8/9 of its shorter side
+            wide, instead of the centre crop (0).
+        random_flip: Also train on the mirrored pictures, half of the time.
+        skip_bad_images: Leave out files that are no pictures, with a warning, instead of stopping.
+        train: What is trained: "lora", "full" (the UNet), "kv" (keys and values of its
+            cross-attention), or its "up" or "down" blocks.
+        train_text_encoder: Train the text encoder in the same way, for "lora" and "full".
+        rank: Rank of the LoRA.
+        alpha: The LoRA is scaled by alpha / rank. Not given means the rank.
+        targets: Layers that get a LoRA: "attention", "feed-forward" (and attention), or
+            "convolutions" (and all of these).
+        prior_weight: Weight of the loss on pictures of the class, above 0 for prior preservation.
+        class_prompt: What pictures of the class show: one text, or a list of them.
+        class_dir: Folder of the class pictures; missing ones are generated there. Not given
+            means the folder "class" of the run.
+        num_class_images: How many class pictures there should be.
+        class_steps: Sampling steps of generated class pictures.
+        class_guidance: Guidance of generated class pictures.
+        min_snr_gamma: Weigh the loss by min(SNR, gamma), 5 in arXiv:2303.09556. Not given: off.
+        offset_noise: Amount of noise that is the same over a whole channel, 0.1 for example.
+        caption_dropout: Chance that a picture is shown with the empty caption.
+        steps: Optimiser steps.
+        save_at: Steps at which a usable result is written, "250,500,1000"; the last step always.
+        batch: Pictures per forward pass (as many again of the class).
+        accumulation: Forward passes per optimiser step.
+        learning_rate: Peak rate of AdamW.
+        text_learning_rate: The text encoder's rate. Not given means the same.
+        lr_schedule: "constant", or after the warm-up down to 0: "linear" or "cosine".
+        warmup_steps: Steps over which the rate rises to its peak.
+        weight_decay: Decoupled weight decay of AdamW.
+        max_grad_norm: Gradients are scaled down to this joint norm. 0 switches it off.
+        ema_decay: Keep a moving average of what is trained and save that, 0.999 for example.
+        gradient_checkpointing: Recompute blocks in the backward pass: slower, less memory.
+        precision: What the UNet computes in while it is trained: "float32", or "float16" on CUDA.
+            What is trained stays float32.
+        seed: Of the noise, timesteps, order of the pictures and the LoRA.
+        sample_every: Draw the sample prompts every so many steps. Not given: never.
+        sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
+        sample_steps: Sampling steps of the samples.
+        sample_guidance: Guidance of the samples.
+        checkpoint_every: Write a state to resume from every so many steps. 0: only at the end.
+        keep_checkpoints: How many of them are kept.
+        resume: "auto" goes on from the newest whole checkpoint of the run, if there is one; or
+            the folder of a checkpoint.
+
+    Raises ValueError naming the option, its value and what is allowed.
+    """
+
+    instance_dir: str
+    out: str
+    model: str = "tiny"
+    variant: str | None = None
+    device: str = "auto"
+    instance_prompt: str | None = None
+    captions: str | None = None
+    caption_case: str = "keep"
+    size_px: int | None = None
+    random_crops: int = 0
+    random_flip: bool = False
+    skip_bad_images: bool = False
+    train: str = "lora"
+    train_text_encoder: bool = False
+    rank: int = 16
+    alpha: float | None = None
+    targets: str = "attention"
+    prior_weight: float = 0.0
+    class_prompt: str | list[str] | None = None
+    class_dir: str | None = None
+    num_class_images: int = 100
+    class_steps: int = 50
+    class_guidance: float = 7.5
+    min_snr_gamma: float | None = None
+    offset_noise: float = 0.0
+    caption_dropout: float = 0.0
+    steps: int = 500
+    save_at: str | list[int] | None = None
+    batch: int = 1
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    text_learning_rate: float | None = None
+    lr_schedule: str = "constant"
+    warmup_steps: int = 0
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    ema_decay: float | None = None
+    gradient_checkpointing: bool = False
+    precision: str = "float32"
+    seed: int = 0
+    sample_every: int | None = None
+    sample_prompts: str | list[str] | None = None
+    sample_steps: int = 25
+    sample_guidance: float = 7.5
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 2
+    resume: str | None = None
+
+    def __post_init__(self):
+        for name in ("class_prompt", "sample_prompts"):
+            object.__setattr__(self, name, _texts(name, getattr(self, name)))
+        for field in fields(self):
+            check = _CHECKS.get(field.name)
+            value = getattr(self, field.name)
+            if check is not None and not (value is None and field.default is None):
+                if not check.holds(value):
+                    raise ValueError(f"{field.name} must be {check.told}, got {value!r}")
+        object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if (self.instance_prompt is None) == (self.captions is None):
+            raise ValueError("give either instance_prompt or captions, and only one of them")
+        if self.prior_weight > 0 and not self.class_prompt:
+            raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
+        if self.train_text_encoder and self.train not in TEXT_PARTS:
+            allowed = " or ".join(TEXT_PARTS)
+            raise ValueError(f"train_text_encoder needs train = {allowed}, got {self.train!r}")
+        if self.text_learning_rate is not None and not self.train_text_encoder:
+            raise ValueError("text_learning_rate needs train_text_encoder")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(
+                f"warmup_steps must be below steps = {self.steps}, got {self.warmup_steps}"
+            )
+
+    def to_json(self) -> dict:
+        """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
+        return asdict(self)
+
+    def differences(self, saved: dict) -> list[str]:
+        """Options that differ from those of a saved run and may not, as "name: old -> new"."""
+        free = FREE_ON_RESUME | ({"steps"} if self.lr_schedule == "constant" else set())
+        mine = self.to_json()
+        return [
+            f"{name}: {saved.get(name)!r} -> {mine.get(name)!r}"
+            for name in sorted(mine.keys() | saved.keys())
+            if name not in free and saved.get(name) != mine.get(name)
+        ]
+
+
+@dataclass(frozen=True)
+class _Check:
+    told: str
+    holds: Callable[[object], bool]
+
+
+def _is_int(value) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value) -> bool:
+    return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
+
+
+def _whole(least: int) -> _Check:
+    return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
+
+
+def _one_of(names: tuple[str, ...]) -> _Check:
+    return _Check(f"one of {', '.join(names)}", lambda v: v in names)
+
+
+_TEXT = _Check("text that is not empty", lambda v: isinstance(v, str) and v.strip() != "")
+_SWITCH = _Check("true or false", lambda v: isinstance(v, bool))
+_ABOVE_0 = _Check("a finite number above 0", lambda v: _is_number(v) and v > 0)
+_AT_LEAST_0 = _Check("a finite number, at least 0", lambda v: _is_number(v) and v >= 0)
+_BELOW_1 = _Check("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
+_SHARE = _Check("a number in [0, 1]", lambda v: _is_number(v) and 0 <= v <= 1)
+_CHECKS = {
+    **dict.fromkeys(("instance_dir", "out", "model", "variant"), _TEXT),
+    **dict.fromkeys(("instance_prompt", "captions", "class_dir", "resume"), _TEXT),
+    **dict.fromkeys(("random_flip", "skip_bad_images", "train_text_encoder"), _SWITCH),
+    "gradient_checkpointing": _SWITCH,
+    "device": _one_of(DEVICES),
+    "precision": _one_of(PRECISIONS),
+    "caption_case": _one_of(CASES),
+    "train": _one_of(PARTS),
+    "targets": _one_of(TARGETS),
+    "lr_schedule": _one_of(SCHEDULES),
+    "size_px": _whole(8),
+    **dict.fromkeys(("rank", "num_class_images", "class_steps", "steps"), _whole(1)),
+    **dict.fromkeys(("batch", "accumulation", "sample_every", "sample_steps"), _whole(1)),
+    **dict.fromkeys(("random_crops", "warmup_steps", "seed", "checkpoint_every"), _whole(0)),
+    "keep_checkpoints": _whole(1),
+    **dict.fromkeys(("alpha", "min_snr_gamma", "learning_rate"), _ABOVE_0),
+    "text_learning_rate": _ABOVE_0,
+    **dict.fromkeys(("prior_weight", "class_guidance", "offset_noise"), _AT_LEAST_0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm", "sample_guidance"), _AT_LEAST_0),
+    "ema_decay": _BELOW_1,
+    "caption_dropout": _SHARE,
+}
+
+
+def _texts(name: str, value) -> list[str] | None:
+    """One text or a list of them -> a list; None stays."""
+    if value is None:
+        return None
+    texts = [value] if isinstance(value, str) else list(value)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name} must be text or a list of texts, got {value!r}")
+    return texts
+
+
+def _counts(value, steps: int) -> list[int]:
+    """Steps at which results are written, ascending, the last step included."""
+    try:
+        if value is None:
+            counts = []
+        else:
+            parts = value.split(",") if isinstance(value, str) else value
+            counts = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        raise ValueError(f'save_at must be like "250,500,1000", got {value!r}') from None
+    wrong = [count for count in counts if not 1 <= count <= steps]
+    if wrong:
+        raise ValueError(f"save_at must be in 1..{steps} (steps), got {wrong[0]}")
+    return sorted({*counts, steps})

@@ -1,0 +1,153 @@
+"""Training pictures and captions -> batches that are a function of (seed, step, number) alone.
+
+Pictures are encoded once, every crop and mirror image on its own, since cropping or mirroring
+latents is not what cropping or mirroring the picture gives. Nothing here remembers how many batches
+were drawn, so a resumed run needs no state of a random generator.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from jstyle.sd import image
+from jstyle.sd.noise import gaussian_from
+from jstyle.sd.pipeline import StableDiffusion
+from jstyle.sd.startup import jt
+
+log = logging.getLogger("jdreambooth")
+
+CROP_SHARE = 8 / 9  # of the shorter side: also a square picture is really cropped
+ORDER, CLASS, CROPS = 1, 2, 3  # tags that keep random streams apart
+
+
+class Picture(NamedTuple):
+    path: Path
+    caption: str
+    latents: np.ndarray  # (variants, 4, h, w): the crops and their mirror images, scaled
+
+
+class Batch(NamedTuple):
+    """Instances first, then as many pictures of the class, if there are any."""
+
+    z: np.ndarray  # (B, 4, h, w) scaled latents
+    noise: np.ndarray  # (B, 4, h, w)
+    t: np.ndarray  # (B,) int64
+    captions: list[str]
+    instances: int
+
+
+def readable_images(folder: str | Path, skip_bad: bool = False) -> list[Path]:
+    """The pictures of a folder by name. Raises ImageError if there are none, or one is bad.
+
+    skip_bad: leave bad ones out, with a warning, as long as any is good.
+    """
+    good = []
+    for path in image.list_images(folder):
+        try:
+            image.load(path, multiple=1)
+            good.append(path)
+        except image.ImageError as error:
+            if not skip_bad:
+                raise image.ImageError(f"{error}; skip_bad_images leaves such files out") from None
+            log.warning("left out: %s", error)
+    if not good:
+        raise image.ImageError(f"{folder}: none of the images can be read")
+    return good
+
+
+def encode_pictures(
+    sd: StableDiffusion,
+    captions: dict[Path, str],
+    size_px: int,
+    crops: int = 0,
+    flip: bool = False,
+    seed: int = 0,
+) -> list[Picture]:
+    """Latents of every picture: `crops` random crops, or the centre crop, and mirror images."""
+    pictures = []
+    for number, (path, caption) in enumerate(captions.items()):
+        if crops:
+            rng = np.random.default_rng([seed, CROPS, number])
+            views = _random_crops(path, size_px, crops, rng)
+        else:
+            views = [image.load(path, size_px)]
+        if flip:
+            views += [np.ascontiguousarray(view[..., ::-1]) for view in views]
+        latents = [sd.encode_image(jt.array(view)).numpy() for view in views]
+        pictures.append(Picture(path, caption, np.concatenate(latents)))
+    return pictures
+
+
+def _random_crops(path: Path, size_px: int, count: int, rng) -> list[np.ndarray]:
+    whole = Image.fromarray(image.to_uint8(image.load(path, multiple=1))[0])
+    side = min(whole.size) * CROP_SHARE
+    views = []
+    for share_x, share_y in rng.random((count, 2)):
+        left, top = share_x * (whole.width - side), share_y * (whole.height - side)
+        box = (left, top, left + side, top + side)
+        view = whole.resize((size_px, size_px), Image.Resampling.LANCZOS, box=box)
+        pixels = np.asarray(view, np.float32) / 127.5 - 1.0
+        views.append(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+    return views
+
+
+class Dataset:
+    """Batches of instance pictures, and of class pictures where there are any."""
+
+    def __init__(
+        self,
+        instances: list[Picture],
+        classes: list[Picture] = (),
+        batch: int = 1,
+        accumulation: int = 1,
+        seed: int = 0,
+        num_timesteps: int = 1000,
+        offset_noise: float = 0.0,
+        caption_dropout: float = 0.0,
+    ):
+        self.instances, self.classes = list(instances), list(classes)
+        self.batch_size, self.accumulation, self.seed = batch, accumulation, seed
+        self.num_timesteps, self.offset_noise = num_timesteps, offset_noise
+        self.caption_dropout = caption_dropout
+
+    def captions(self) -> list[str]:
+        """Every caption that can occur, the empty one included."""
+        return sorted({"", *(p.caption for p in (*self.instances, *self.classes))})
+
+    def fingerprint(self) -> str:
+        """Changes with any latent or caption."""
+        digest = hashlib.sha256()
+        for picture in (*self.instances, *self.classes):
+            digest.update(picture.caption.encode() + b"\0" + picture.latents.tobytes())
+        return digest.hexdigest()
+
+    def batch(self, step: int, micro: int) -> Batch:
+        """The micro-th batch of a step. Four batches of one hold what one batch of four holds."""
+        numbers = range(micro * self.batch_size, (micro + 1) * self.batch_size)
+        drawn = [self._draw(self.instances, step, number, 0) for number in numbers]
+        if self.classes:
+            drawn += [self._draw(self.classes, step, number, CLASS) for number in numbers]
+        z, noise, t, captions = zip(*drawn, strict=True)
+        return Batch(np.stack(z), np.stack(noise), np.array(t), list(captions), self.batch_size)
+
+    def _draw(self, pictures: list[Picture], step: int, number: int, tag: int):
+        """One picture: latent, noise, timestep, caption."""
+        count = step * self.batch_size * self.accumulation + number
+        epoch, place = divmod(count, len(pictures))  # every picture once before any comes again
+        order = np.random.default_rng([self.seed, ORDER, tag, epoch]).permutation(len(pictures))
+        picture = pictures[order[place]]
+        rng = np.random.default_rng([self.seed, tag, step, number])
+        t = int(rng.integers(self.num_timesteps))
+        z = picture.latents[rng.integers(len(picture.latents))]
+        dropped = rng.random() < self.caption_dropout
+        noise = gaussian_from(rng, z.shape)
+        if self.offset_noise:
+            offset = gaussian_from(rng, (len(z), 1, 1))
+            noise = noise + np.float32(self.offset_noise) * offset
+        return z, noise, t, "" if dropped else picture.caption

@@ -1,0 +1,131 @@
+"""`jdreambooth generate`: pictures of a run for prompts, from noise or from a starting picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jstyle.sd import files, image
+from jstyle.sd.noise import gaussian
+from jstyle.sd.schedule import add_noise
+
+from . import runs
+from .names import safe_names
+from .recipe import AVERAGE, Recipe
+
+if TYPE_CHECKING:
+    from jstyle.sd.pipeline import StableDiffusion
+    from jstyle.sd.startup import jt
+
+MANIFEST = "manifest.json"
+
+
+def generate(
+    run_folder: str | Path,
+    prompts: list[str],
+    out: str | Path,
+    recipe: Recipe,
+    at: int | None = None,
+    device: str = "auto",
+    bar: Callable | None = None,
+) -> list[Path]:
+    """Write one PNG per prompt into `out`, and manifest.json with every picture's text and seed.
+
+    at: a saved step of the run, None for the last. bar(total) makes a tqdm-like progress bar.
+    Finished pictures stay if it is interrupted. Raises RunError, ImageError or ValueError for bad
+    input before anything is written, OSError if `out` cannot be.
+    """
+    run = runs.open_run(run_folder)
+    step = run.result(at)
+    starts = _start_paths(run, recipe.init)
+    with runs.on_device(device):
+        sd = runs.load_model(run, step)
+        size = runs.picture_size(run, sd)
+        start = None if recipe.init is None else mean_picture(starts, size)
+        folder = files.writable_folder(out)
+        about = {"run": str(run.folder), "step": step, "recipe": asdict(recipe), "size_px": size}
+        rows, paths = [], []
+        with progress_of(bar, len(prompts) * recipe.evaluations) as progress:
+            for i, (prompt, name) in enumerate(zip(prompts, safe_names(prompts), strict=True)):
+                seed, text = recipe.seed + i, recipe.text(prompt)
+                pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
+                row = {"file": f"{name}.png", "prompt": prompt, "text": text, "seed": seed}
+                image.save_png(folder / row["file"], pixels, {**about, **row})
+                rows.append(row)
+                paths.append(folder / row["file"])
+                files.write_json(folder / MANIFEST, {**about, "pictures": rows})
+    return paths
+
+
+def _start_paths(run: runs.Run, init: str | None) -> list[Path]:
+    if init is None:
+        return []
+    paths = runs.reference_paths(run) if init == AVERAGE else [Path(init)]
+    for path in paths:
+        image.load(path, 8)  # complains about a bad one before the model is loaded
+    return paths
+
+
+def mean_picture(paths: list[Path], size_px: int) -> np.ndarray:
+    """The pixel mean of images, each cropped and resized: float32 (1, 3, S, S) in [-1, 1]."""
+    return np.mean([image.load(path, size_px) for path in paths], axis=0, dtype=np.float32)
+
+
+def paint(sd: StableDiffusion, *how, advance: Callable[[], None] | None = None) -> np.ndarray:
+    """`make_picture` as uint8 (S, S, 3)."""
+    return image.to_uint8(make_picture(sd, *how, advance=advance))[0]
+
+
+def make_picture(
+    sd: StableDiffusion,
+    text: str,
+    seed: int,
+    recipe: Recipe,
+    size_px: int,
+    start: np.ndarray | None = None,
+    advance: Callable[[], None] | None = None,
+) -> jt.Var:
+    """One picture (1, 3, S, S) in [-1, 1].
+
+    start: a picture like it, brought to the noise level from which recipe.strength of the steps are
+    left (SDEdit, arXiv:2108.01073; the steps are counted as diffusers counts them). advance() is
+    called after every step. Raises ValueError for a size that does not fit the model.
+    """
+    from jstyle.sd.startup import jt
+
+    sd.check_size(size_px, size_px)
+    side = size_px // sd.vae_scale
+    z, skipped = gaussian((sd.unet.config.in_channels, side, side), seed)[None], 0
+    if start is not None:
+        skipped = recipe.steps - recipe.evaluations
+        t = int(sd.schedule.timesteps(recipe.steps)[skipped])
+        z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, sd.schedule.abar_at(t))
+    negative = None if recipe.guidance == 1.0 else sd.encode_text([recipe.negative])
+    context = sd.encode_text([text])
+    z = jt.array(z)
+    for _, step in sd.denoise(z, context, recipe.steps, recipe.guidance, negative, start=skipped):
+        z = step
+        if advance is not None:
+            advance()
+    return sd.decode(z)
+
+
+class _Silent:
+    """A progress bar that nobody sees."""
+
+    def update(self) -> None:
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        pass
+
+
+def progress_of(bar: Callable | None, total: int):
+    return _Silent() if bar is None else bar(total)

@@ -1,0 +1,67 @@
+"""Pictures of the class, made by the untrained model, that keep it from forgetting the class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from PIL import Image
+
+from jstyle.sd import files, image
+from jstyle.sd.pipeline import StableDiffusion
+
+from .data import readable_images
+
+
+def make_class_images(
+    sd: StableDiffusion,
+    folder: str | Path,
+    prompts: list[str],
+    count: int,
+    size_px: int,
+    seed: int = 0,
+    num_steps: int = 50,
+    guidance: float = 7.5,
+    progress: Callable[[int, int], None] | None = None,
+    skip_bad: bool = False,
+) -> dict[Path, str]:
+    """`count` pictures of the class and their captions; those that are missing are generated.
+
+    The i-th is class-0000i.png, with seed + i and the prompts in turn, and carries both, so an
+    interrupted run goes on where it stopped. Other pictures in the folder count first, with the
+    first prompt as caption. progress(done, count) after each generated picture.
+    Raises ValueError if a picture there was generated for a prompt that is not given.
+    """
+    folder = files.writable_folder(folder)
+    names = [f"class-{i:05d}.png" for i in range(count)]
+    foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
+    paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
+    for i, path in enumerate(paths[len(foreign) :]):
+        if not path.exists():
+            prompt = prompts[i % len(prompts)]
+            picture = sd.generate(
+                prompt, seed + i, num_steps, guidance, height=size_px, width=size_px
+            )
+            made = {"prompt": prompt, "seed": seed + i, "steps": num_steps, "guidance": guidance}
+            image.save_png(path, image.to_uint8(picture)[0], made)
+            if progress is not None:
+                progress(len(foreign) + i + 1, count)
+    return {path: _caption(path, prompts) for path in paths}
+
+
+def _pictures(folder: Path, skip_bad: bool) -> list[Path]:
+    has_any = any(p.suffix.lower() in image.SUFFIXES for p in folder.iterdir())
+    return readable_images(folder, skip_bad) if has_any else []
+
+
+def _caption(path: Path, prompts: list[str]) -> str:
+    with Image.open(path) as picture:
+        made = picture.info.get("jstyle")
+    prompt = json.loads(made)["prompt"] if made else prompts[0]
+    if prompt not in prompts:
+        raise ValueError(
+            f"{path}: shows the class prompt {prompt!r}, not {' or '.join(map(repr, prompts))}; "
+            "use another class_dir"
+        )
+    return prompt

@@ -1,0 +1,55 @@
+"""Recipe: how pictures of a run are made. Needs no backbone, so help can be shown without one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+AVERAGE = "average"
+PLACE = "{prompt}"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How pictures are made. Picture i has the seed seed + i.
+
+    Args:
+        seed: Of the first picture's noise; the others count on.
+        steps: DDIM steps.
+        guidance: Strength of classifier-free guidance; 1 is without, and twice as fast.
+        negative: What guidance leads away from.
+        init: "average", the pixel mean of the run's pictures, or an image file, to start from.
+            Not given means pure noise.
+        strength: With init: how far back towards noise the start lies, above 0 and up to 1.
+        template: What is made of a prompt, such as "{prompt} in style_05".
+
+    Raises ValueError naming the option, its value and what is allowed.
+    """
+
+    seed: int = 0
+    steps: int = 50
+    guidance: float = 7.5
+    negative: str = ""
+    init: str | None = None
+    strength: float = 0.9
+    template: str = PLACE
+
+    def __post_init__(self):
+        for name, least in (("seed", 0), ("steps", 1), ("guidance", 0)):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= least):
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        if not 0 < self.strength <= 1:
+            raise ValueError(f"strength must be above 0 and at most 1, got {self.strength}")
+        if PLACE not in self.template:
+            raise ValueError(f"template must contain {PLACE}, got {self.template!r}")
+
+    def text(self, prompt: str) -> str:
+        return self.template.replace(PLACE, prompt)
+
+    @property
+    def evaluations(self) -> int:
+        """Denoising steps that one picture takes, counted as diffusers counts them."""
+        if self.init is None:
+            return self.steps
+        return max(1, min(int(self.steps * self.strength), self.steps))

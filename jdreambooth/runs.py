@@ -1,0 +1,122 @@
+"""A finished or running run on the disk: its configuration, its captions, its saved results.
+
+Reads only, and loads no network before it is asked to.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .config import TrainConfig
+
+if TYPE_CHECKING:
+    from jstyle.sd.pipeline import StableDiffusion
+
+CONFIG, CAPTIONS, METRICS = "config.json", "captions.json", "metrics.jsonl"
+LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
+
+
+class RunError(ValueError):
+    """A folder that is no run, or a run without what is asked for; one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """captions: file name -> caption. results: step -> folder with a LoRA file or a model."""
+
+    folder: Path
+    config: TrainConfig
+    captions: dict[str, str]
+    results: dict[int, Path]
+
+    def result(self, step: int | None = None) -> int:
+        """`step`, or the last saved one. Raises RunError that lists the saved ones."""
+        if not self.results:
+            raise RunError(f"{self.folder}: nothing is saved yet (save_at tells when)")
+        if step is None:
+            return max(self.results)
+        if step not in self.results:
+            saved = ", ".join(map(str, self.results))
+            raise RunError(f"{self.folder}: nothing is saved at step {step}; saved: {saved}")
+        return step
+
+    def is_lora(self, step: int) -> bool:
+        return (self.results[step] / LORA_FILE).is_file()
+
+
+def open_run(folder: str | Path) -> Run:
+    """Read a run's folder. Raises RunError if it is not one."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise RunError(f"{folder}: no such folder")
+    config, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
+    try:
+        config = TrainConfig(**config)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{folder / CONFIG}: not the configuration of a run ({error})") from None
+    found = {}
+    for path in folder.glob("step-*"):
+        if re.fullmatch(r"step-\d+", path.name) and path.is_dir():
+            found[int(path.name[5:])] = path
+    return Run(folder, config, captions, dict(sorted(found.items())))
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path}: no such file, so {path.parent} is not a run") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise RunError(f"{path}: must hold an object")
+    return found
+
+
+def load_model(run: Run, step: int | None) -> StableDiffusion:
+    """The model as it was after `step` steps; None: before training."""
+    from jstyle.sd.lora import load_lora
+    from jstyle.sd.pipeline import StableDiffusion
+
+    cfg = run.config
+    if step is not None and not run.is_lora(step):
+        return StableDiffusion.from_pretrained(run.results[step])
+    sd = StableDiffusion.from_pretrained(cfg.model, cfg.variant)
+    if step is not None:
+        load_lora(sd, run.results[step] / LORA_FILE)
+    return sd
+
+
+def picture_size(run: Run, sd: StableDiffusion) -> int:
+    """Side in pixels of the run's pictures."""
+    if run.config.size_px is not None:
+        return run.config.size_px
+    return sd.unet.config.sample_size * sd.vae_scale
+
+
+@contextmanager
+def on_device(name: str) -> Iterator[str]:
+    """Start Jittor on "cpu", "cuda", or for "auto" on the better that is there; yields which."""
+    from jstyle.sd import runtime
+    from jstyle.sd.startup import jt
+
+    if name == "auto":
+        name = "cuda" if jt.has_cuda else "cpu"
+    with runtime.use(name):
+        yield name
+
+
+def reference_paths(run: Run) -> list[Path]:
+    """The pictures of the run. Raises RunError naming the first that is gone."""
+    folder = Path(run.config.instance_dir)
+    paths = [folder / name for name in run.captions]
+    for path in paths:
+        if not path.is_file():
+            raise RunError(f"{path}: no such file; the run {run.folder} was trained with it")
+    return paths

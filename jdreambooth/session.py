@@ -1,0 +1,75 @@
+"""A training run with everything around it: progress bar, TensorBoard, sample pictures, plot."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tensorboardX import SummaryWriter
+
+from .config import TrainConfig
+from .plots import plot_losses
+from .recipe import Recipe
+from .runs import CAPTIONS, METRICS
+from .samples import Sampler, first_captions
+from .train import RunReport, train
+
+if TYPE_CHECKING:
+    from jstyle.sd.pipeline import StableDiffusion
+
+TENSORBOARD, PLOT = "tensorboard", "loss.png"
+
+
+class Session:
+    """Passes on what `train` reports. `make_bar(total)` makes a tqdm-like progress bar."""
+
+    def __init__(self, cfg: TrainConfig, make_bar: Callable):
+        self.cfg, self.make_bar = cfg, make_bar
+        self.folder = Path(cfg.out)
+        self.bar, self.stage, self.log, self.sampler = None, None, None, None
+
+    def run(self) -> RunReport:
+        try:
+            report = train(self.cfg, self.progress, self.on_sample)
+            self.draw()
+            return report
+        finally:
+            for thing in (self.bar, self.log):
+                if thing is not None:
+                    thing.close()
+
+    def progress(self, stage: str, done: int, total: int, metrics: dict[str, float]) -> None:
+        """See `train`: stage "class" counts generated pictures, stage "train" steps."""
+        if stage != self.stage:
+            if self.bar is not None:
+                self.bar.close()
+            self.bar, self.stage = self.make_bar(total), stage
+            self.bar.set_description("class pictures" if stage == "class" else "training")
+        self.bar.update(done - self.bar.n)
+        if metrics:
+            self.bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
+            if self.log is None:  # not before the first step, when the folder is known to be ours
+                self.log = SummaryWriter(str(self.folder / TENSORBOARD))
+            for name, value in metrics.items():
+                self.log.add_scalar(name, value, done)
+
+    def on_sample(self, step: int, sd: StableDiffusion) -> None:
+        if self.sampler is None:
+            self.sampler = self._sampler()
+        self.sampler(step, sd)
+
+    def _sampler(self) -> Sampler:
+        cfg = self.cfg
+        prompts = cfg.sample_prompts
+        if prompts is None:
+            prompts = first_captions(json.loads((self.folder / CAPTIONS).read_text("utf-8")))
+        recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance)
+        return Sampler(self.folder, prompts, recipe, cfg.size_px)
+
+    def draw(self) -> None:
+        """The plot of the losses, and the grid of the samples if there are any."""
+        plot_losses(self.folder / METRICS, self.folder / PLOT, self.cfg.save_at)
+        if self.cfg.sample_every is not None:
+            self._sampler().write_grid()

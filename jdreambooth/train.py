@@ -1,0 +1,330 @@
+"""The training loop. Only `Run.step` and what it calls touch the network; all else is around it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jstyle.sd import files, runtime
+from jstyle.sd.pipeline import StableDiffusion
+from jstyle.sd.startup import jt
+
+from . import checkpoint, parameters, prior
+from .captions import make_captions
+from .checkpointing import checkpointed
+from .config import TrainConfig
+from .data import Batch, Dataset, encode_pictures, readable_images
+from .ema import Average
+from .loss import dreambooth_loss
+from .optimizer import AdamW, clip_gradients, global_norm, lr_at
+from .precision import LossScale, in_half, require_precision
+from .runs import CAPTIONS, CONFIG, METRICS
+
+log = logging.getLogger("jdreambooth")
+
+CHECKPOINTS = "checkpoints"
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on; one line that says at which step and why."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """What a run did. results: step -> folder with the LoRA file or the model.
+
+    A count of save_at that a resumed run had passed already, without saving there, is not in it.
+    """
+
+    folder: Path
+    tensors: int
+    parameters: int
+    steps: int
+    loss: float
+    seconds: float
+    results: dict[int, Path]
+
+
+def train(
+    cfg: TrainConfig,
+    progress: Callable[[str, int, int, dict], None] | None = None,
+    on_sample: Callable[[int, StableDiffusion], None] | None = None,
+    sd: StableDiffusion | None = None,
+) -> RunReport:
+    """Train as the config says, into the folder cfg.out.
+
+    progress(stage, done, total, metrics): after every class picture (stage "class") and optimiser
+    step (stage "train"). on_sample(step, sd): every cfg.sample_every steps; sd holds what would be
+    saved. sd: a model that is loaded already and is trained in place; otherwise cfg.model is.
+    Raises ValueErrors for bad input, OSError if something cannot be written, TrainingError if the
+    loss is no longer a number.
+    """
+    device = _device(cfg.device)
+    require_precision(cfg.precision, device)
+    with runtime.use(device):
+        return Run(cfg, progress, on_sample, sd).go()
+
+
+def _device(name: str) -> str:
+    return name if name != "auto" else "cuda" if jt.has_cuda else "cpu"
+
+
+class Run:
+    """One run: what it consists of, made in order."""
+
+    def __init__(self, cfg: TrainConfig, progress, on_sample, sd):
+        self.cfg, self.on_sample = cfg, on_sample
+        self.progress = progress or (lambda stage, done, total, metrics: None)
+        self.started = time.monotonic()
+        self.folder = _open_folder(cfg)
+        state = _find_state(cfg, self.folder)
+        paths = readable_images(cfg.instance_dir, cfg.skip_bad_images)
+        captions = make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case)
+        files.write_json(self.folder / CONFIG, cfg.to_json())
+        files.write_json(self.folder / CAPTIONS, captions)
+        self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
+        self.data = self._dataset({path: captions[path.name] for path in paths})
+        self.trained = parameters.choose(self.sd, cfg)
+        named = self.trained.parameters
+        self.optimizer = AdamW(named, cfg.weight_decay, _rates(cfg, named))
+        self.scale = None if cfg.precision == "float32" else LossScale()
+        self.average = None if cfg.ema_decay is None else Average(named, cfg.ema_decay)
+        self.contexts = self._encode_captions()
+        self.fingerprint = self.data.fingerprint()
+        self.start = 0 if state is None else self._restore(state)
+
+    def _dataset(self, instances: dict[Path, str]) -> Dataset:
+        cfg, sd = self.cfg, self.sd
+        size = cfg.size_px or sd.unet.config.sample_size * sd.vae_scale
+        sd.check_size(size, size)
+        views = {"crops": cfg.random_crops, "flip": cfg.random_flip, "seed": cfg.seed}
+        classes = []
+        if cfg.prior_weight > 0:
+            made = prior.make_class_images(
+                sd,
+                cfg.class_dir or self.folder / "class",
+                cfg.class_prompt,
+                cfg.num_class_images,
+                size,
+                cfg.seed,
+                cfg.class_steps,
+                cfg.class_guidance,
+                lambda done, total: self.progress("class", done, total, {}),
+                cfg.skip_bad_images,
+            )
+            classes = encode_pictures(sd, made, size, **views)
+        return Dataset(
+            encode_pictures(sd, instances, size, **views),
+            classes,
+            cfg.batch,
+            cfg.accumulation,
+            cfg.seed,
+            sd.schedule.config.num_train_timesteps,
+            cfg.offset_noise,
+            cfg.caption_dropout,
+        )
+
+    def _encode_captions(self) -> dict[str, np.ndarray]:
+        """Caption -> its context (tokens, D), or its token ids if the text encoder is trained."""
+        captions = self.data.captions()
+        if self.cfg.train_text_encoder:
+            return dict(zip(captions, self.sd.tokenizer(captions), strict=True))
+        return {text: self.sd.encode_text([text]).numpy()[0] for text in captions}
+
+    def _context(self, batch: Batch) -> jt.Var:
+        rows = np.stack([self.contexts[text] for text in batch.captions])
+        return self.sd.text_encoder(rows) if self.cfg.train_text_encoder else jt.array(rows)
+
+    def go(self) -> RunReport:
+        cfg, metrics = self.cfg, _read_metrics(self.folder / METRICS, self.start)
+        _write_lines(self.folder / METRICS, metrics)
+        with ExitStack() as stack:
+            if cfg.gradient_checkpointing:
+                stack.enter_context(checkpointed(self.sd.unet, self.sd.text_encoder))
+            lines = stack.enter_context(open(self.folder / METRICS, "a", encoding="utf-8"))
+            for step in range(self.start, cfg.steps):
+                values = self.step(step)
+                self._require_finite(step, values)
+                metrics.append({"step": step + 1, **values})
+                lines.write(json.dumps(metrics[-1]) + "\n")
+                lines.flush()
+                self._save(step + 1)
+                self.progress("train", step + 1, cfg.steps, values)
+        return RunReport(
+            folder=self.folder,
+            tensors=len(self.trained.parameters),
+            parameters=parameters.count(self.trained.parameters),
+            steps=cfg.steps,
+            loss=metrics[-1]["loss"],
+            seconds=time.monotonic() - self.started,
+            results={n: f for n in cfg.save_at if (f := self.result_folder(n)).exists()},
+        )
+
+    def step(self, step: int) -> dict[str, float]:
+        """One optimiser step. Returns its loss, the loss's parts, learning rate, gradient norm.
+
+        A step whose gradients overflow in half precision changes nothing; its rate and norm are 0.
+        """
+        cfg, losses = self.cfg, []
+        for micro in range(cfg.accumulation):
+            losses.append(self._backward(self.data.batch(step, micro)))
+        means = {name: float(np.mean([part[name].item() for part in losses])) for name in losses[0]}
+        if self.scale is not None and not self._unscale():
+            return {**means, "lr": 0.0, "grad_norm": 0.0}
+        gradients, clip = self.optimizer.gradients, cfg.max_grad_norm
+        norm = clip_gradients(gradients, clip) if clip else global_norm(gradients)
+        lr = lr_at(step, cfg.learning_rate, cfg.steps, cfg.lr_schedule, cfg.warmup_steps)
+        self.optimizer.step(lr)
+        if self.average is not None:
+            self.average.update()
+        jt.sync_all()
+        return {**means, "lr": lr, "grad_norm": norm.item()}
+
+    def _backward(self, batch: Batch) -> dict[str, jt.Var]:
+        """Add the batch's gradients. Returns the loss and its parts; waits for the device."""
+        cfg, unet = self.cfg, self.sd.unet
+        with in_half(unet) if self.scale is not None else nullcontext(unet) as network:
+            loss, parts = dreambooth_loss(
+                network,
+                batch,
+                self._context(batch),
+                self.sd.schedule,
+                cfg.prior_weight,
+                cfg.min_snr_gamma,
+            )
+            scale = 1.0 if self.scale is None else self.scale.value
+            self.optimizer.backward(loss * (scale / cfg.accumulation))
+        jt.sync_all()  # frees the graph of this forward pass
+        return {"loss": loss.detach(), **{name: part.detach() for name, part in parts.items()}}
+
+    def _unscale(self) -> bool:
+        """Undo the loss's scale; False if the gradients overflowed and another scale is tried."""
+        for g in self.optimizer.gradients:
+            g.update(g / self.scale.value)
+        overflow = not math.isfinite(global_norm(self.optimizer.gradients).item())
+        if overflow and self.scale.value > 1:
+            self.scale.lower()
+            self.optimizer.gradients = []
+            return False
+        self.scale.keep()
+        return True
+
+    def _require_finite(self, step: int, values: dict[str, float]) -> None:
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if wrong:
+            state = checkpoint.newest_state(self.folder / CHECKPOINTS)
+            kept = f"the last good state is {state.folder}" if state else "there is no state yet"
+            raise TrainingError(
+                f"step {step + 1}: {wrong[0]} is {values[wrong[0]]}, so training stops; {kept}; "
+                "try a lower learning_rate"
+            )
+
+    def _save(self, done: int) -> None:
+        """Samples, results and states that are due after `done` steps; the state comes last."""
+        cfg = self.cfg
+        sample = self.on_sample is not None and cfg.sample_every and done % cfg.sample_every == 0
+        if sample or done in cfg.save_at:
+            with self.average.in_place() if self.average is not None else nullcontext():
+                if done in cfg.save_at:
+                    about = {"step": str(done), "config": json.dumps(cfg.to_json())}
+                    with checkpoint.whole_folder(self.result_folder(done)) as part:
+                        parameters.save_result(part, self.sd, self.trained, about)
+                if sample:
+                    self.on_sample(done, self.sd)
+        every = cfg.checkpoint_every
+        if done == cfg.steps or every and done % every == 0:
+            facts = {"step": done, "config": cfg.to_json(), "data": self.fingerprint}
+            facts["updates"] = self.optimizer.steps_done
+            if self.scale is not None:
+                facts["loss_scale"] = vars(self.scale)
+            arrays = parameters.values_of(self._tensors())
+            checkpoint.save_state(self.folder / CHECKPOINTS, arrays, facts, cfg.keep_checkpoints)
+
+    def result_folder(self, step: int) -> Path:
+        return self.folder / checkpoint.step_name(step)
+
+    def _tensors(self) -> dict[str, jt.Var]:
+        """Everything that changes in training, by name."""
+        kinds = {"value": self.trained.parameters, "m": self.optimizer.m, "v": self.optimizer.v}
+        if self.average is not None:
+            kinds["average"] = self.average.values
+        return {f"{kind}/{n}": var for kind, named in kinds.items() for n, var in named.items()}
+
+    def _restore(self, state: checkpoint.State) -> int:
+        """Go on from a state; returns how many steps it has done."""
+        if state.facts["data"] != self.fingerprint:
+            raise checkpoint.CheckpointError(
+                f"{state.folder}: the training pictures or captions are not the same any more"
+            )
+        tensors = self._tensors()
+        checkpoint.require_fit(state, {n: tuple(var.shape) for n, var in tensors.items()})
+        for name, var in tensors.items():
+            parameters.fill(var, state.tensors[name])
+            if not name.startswith("value/"):
+                var.stop_grad()
+        jt.sync_all()
+        self.optimizer.steps_done = state.facts["updates"]
+        if self.average is not None:
+            self.average.updates = state.facts["updates"]
+        if self.scale is not None:
+            self.scale = LossScale(**state.facts["loss_scale"])
+        log.info("going on from %s", state.folder)
+        return state.facts["step"]
+
+
+def _rates(cfg: TrainConfig, names: Iterable[str]) -> dict[str, float]:
+    """Factors on the learning rate, where it is another one."""
+    if cfg.text_learning_rate is None:
+        return {}
+    rate = cfg.text_learning_rate / cfg.learning_rate
+    return {name: rate for name in names if name.startswith("text_encoder.")}
+
+
+def _open_folder(cfg: TrainConfig) -> Path:
+    folder = files.writable_folder(cfg.out)
+    if cfg.resume is None and (folder / METRICS).exists():
+        raise ValueError(f"{folder}: holds a run already; resume it (auto) or choose another out")
+    for place in (folder, folder / CHECKPOINTS):
+        checkpoint.sweep(place)
+    return folder
+
+
+def _find_state(cfg: TrainConfig, folder: Path) -> checkpoint.State | None:
+    """The state to go on from. Raises CheckpointError if it belongs to another configuration."""
+    if cfg.resume is None:
+        return None
+    if cfg.resume == "auto":
+        state = checkpoint.newest_state(folder / CHECKPOINTS)
+    else:
+        state = checkpoint.load_state(Path(cfg.resume))
+    if state is None:
+        return None
+    differences = cfg.differences(state.facts["config"])
+    if differences:
+        raise checkpoint.CheckpointError(
+            f"{state.folder}: cannot go on with another configuration: {'; '.join(differences)}"
+        )
+    if state.facts["step"] > cfg.steps:
+        raise checkpoint.CheckpointError(
+            f"{state.folder}: {state.facts['step']} steps are done, steps = {cfg.steps} are fewer"
+        )
+    return state
+
+
+def _read_metrics(path: Path, steps: int) -> list[dict]:
+    """The lines of the first `steps` steps; what a killed process wrote beyond them is dropped."""
+    lines = path.read_text(encoding="utf-8").splitlines() if steps and path.exists() else []
+    return [json.loads(line) for line in lines[:steps]]
+
+
+def _write_lines(path: Path, metrics: list[dict]) -> None:
+    with files.atomic_write(path) as part:
+        part.write_text("".join(json.dumps(m) + "\n" for m in metrics), encoding="utf-8")

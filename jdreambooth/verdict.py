@@ -1,0 +1,155 @@
+"""When a run has learned enough, and when too much: the rule of `jdreambooth pick`, its table."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .recipe import PLACE, Recipe
+
+RECOGNISES = 0.5  # share of its own pictures that a model must recognise to be asked about others
+HEEDS = 0.2  # diversity before training, below which nothing is left to lose
+HARDLY = 0.9  # of the style distance before training: next to nothing is learned
+
+
+@dataclass(frozen=True)
+class PickConfig:
+    """What is painted for the measures, and when a saved count is healthy.
+
+    Args:
+        seeds: Pictures per prompt, at least 2.
+        seed: Of the first of them; the others count on.
+        steps: DDIM steps per picture.
+        guidance: Strength of classifier-free guidance.
+        template: What is made of a prompt, such as "{prompt} in style_05".
+        draws: Noise draws per picture and text, for what the untrained model takes it for.
+        least_recognised: Of the pictures recognised before training, this share must stay so.
+        least_diversity: Of the diversity before training, this share must be left.
+        most_copies: Share of the pictures that may be copies of training pictures.
+        style_margin: A smaller count wins if its style distance is higher by this at most.
+
+    Raises ValueError naming the option, its value and what is allowed.
+    """
+
+    seeds: int = 2
+    seed: int = 0
+    steps: int = 25
+    guidance: float = 7.5
+    template: str = PLACE
+    draws: int = 4
+    least_recognised: float = 0.7
+    least_diversity: float = 0.6
+    most_copies: float = 0.2
+    style_margin: float = 0.05
+
+    def __post_init__(self):
+        for name, least in (("seeds", 2), ("draws", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("least_recognised", "least_diversity", "most_copies", "style_margin"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        return Recipe(self.seed, self.steps, self.guidance, template=self.template)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One saved count (step 0: before training). `colour` and `texture` are style distances to the
+    references; own and training: shares taken for their prompt, for a training caption."""
+
+    step: int
+    colour: float
+    texture: float
+    own: float
+    training: float
+    diversity: float
+    nearest: float
+    copied: float
+
+
+class Verdict(NamedTuple):
+    """step: the recommended count, or None. style: step -> style distance in parts of that before
+    training. collapsed: step -> why, for the counts that are not healthy. note: for the user."""
+
+    step: int | None
+    style: dict[int, float]
+    collapsed: dict[int, list[str]]
+    note: str
+
+
+def judge(measured: list[Measured], cfg: PickConfig) -> Verdict:
+    """Recommend the healthy count that is nearest to the style.
+
+    measured[0] is the model before training. A count is healthy if enough of its pictures are still
+    recognised, if prompts still differ enough, and if few pictures are copies. Among the healthy
+    ones the least style distance wins, or a smaller count within style_margin of it. Style distance
+    is the mean of colour and texture, each in parts of its value before training. Recognition is
+    left out where the untrained model does not recognise its own pictures.
+    """
+    before, *counts = measured
+    style = {
+        row.step: (_part(row.colour, before.colour) + _part(row.texture, before.texture)) / 2
+        for row in measured
+    }
+    reasons = {row.step: _reasons(row, before, cfg) for row in counts}
+    collapsed = {step: why for step, why in reasons.items() if why}
+    healthy = [row.step for row in counts if row.step not in collapsed]
+    notes = _doubts(before)
+    if not healthy:
+        notes.insert(0, f"all counts have collapsed; save below {counts[0].step}")
+        return Verdict(None, style, collapsed, "; ".join(notes))
+    best = min(style[step] for step in healthy)
+    step = min(s for s in healthy if style[s] <= best + cfg.style_margin)
+    if style[step] > HARDLY:
+        notes.insert(0, "the style is hardly learned yet; train for more steps")
+    elif step == max(row.step for row in counts) and len(counts) > 1:
+        notes.insert(0, "the last count is the best; more steps may be better still")
+    return Verdict(step, style, collapsed, "; ".join(notes))
+
+
+def _doubts(before: Measured) -> list[str]:
+    """What the model before training cannot serve as a scale for."""
+    if before.diversity < HEEDS:
+        return ["the prompts hardly mattered before training either; give some the model knows"]
+    if before.own < RECOGNISES:
+        return [f"recognition is left out: {before.own:.0%} of the untrained pictures have it"]
+    return []
+
+
+def _part(value: float, before: float) -> float:
+    return value / before if before > 1e-9 else 1.0
+
+
+def _reasons(row: Measured, before: Measured, cfg: PickConfig) -> list[str]:
+    why = []
+    if before.own >= RECOGNISES and row.own < cfg.least_recognised * before.own:
+        drawn = f", {row.training:.0%} look like training captions" if row.training > 0 else ""
+        why.append(f"only {row.own:.0%} show what was asked for{drawn}")
+    if row.diversity < cfg.least_diversity * before.diversity:
+        why.append("prompts give the same picture")
+    if row.copied > cfg.most_copies:  # nan, for one training picture, is no reason
+        why.append(f"{row.copied:.0%} are copies of training pictures")
+    return why
+
+
+def table(measured: list[Measured], verdict: Verdict) -> str:
+    """The measures of every count as lines of text, and the recommendation."""
+    heads = ("step", "style", "colour", "texture", "recognised", "as trained", "diversity")
+    heads += ("nearest", "copies")
+    lines = ["  ".join(f"{head:>{max(6, len(head))}}" for head in heads)]
+    for row in measured:
+        cells = (str(row.step), f"{verdict.style[row.step]:.2f}", f"{row.colour:.3f}")
+        cells += (f"{row.texture:.3f}", f"{row.own:.0%}", f"{row.training:.0%}")
+        copies = "-" if math.isnan(row.copied) else f"{row.copied:.0%}"
+        cells += (f"{row.diversity:.2f}", f"{row.nearest:.2f}", copies)
+        text = "  ".join(f"{c:>{max(6, len(h))}}" for c, h in zip(cells, heads, strict=True))
+        why = "; ".join(verdict.collapsed.get(row.step, ()))
+        mark = "untrained" if row is measured[0] else f"collapsed: {why}" if why else ""
+        mark = "<- recommended" if row.step == verdict.step else mark
+        lines.append(f"{text}  {mark}".rstrip())
+    last = "no count is recommended" if verdict.step is None else f"recommended: {verdict.step}"
+    return "\n".join([*lines, last + (f" ({verdict.note})" if verdict.note else "")])

@@ -39,7 +39,7 @@ setup(
     long_description=README.read_text() if README.is_file() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.10,<3.12",
     packages=find_packages(include=["jstyle", "jstyle.*", "jdreambooth", "jdreambooth.*"]),
     package_data={
         "jstyle": [

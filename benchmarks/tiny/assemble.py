@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +53,6 @@ def main():
     args = parser.parse_args()
     model = assemble(args.vae, args.unet, args.tokenizer)
     model.save_pretrained(args.out, dtype="float16")
-    shutil.copytree(args.tokenizer, args.out / "tokenizer", dirs_exist_ok=True)
 
 
 if __name__ == "__main__":

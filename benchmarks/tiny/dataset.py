@@ -3,6 +3,7 @@ photographs."""
 
 from __future__ import annotations
 
+import argparse
 import json
 from multiprocessing import Pool
 from pathlib import Path
@@ -54,3 +55,17 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
     """The pictures (memory-mapped) and captions written by `build`."""
     pictures = {kind: np.load(folder / f"{kind}.npy", mmap_mode="r") for kind in KINDS}
     return pictures, json.loads((folder / "captions.json").read_text())
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
+    for kind, count in (("photo", 7000), ("drawing", 14000), ("scene", 4000)):
+        parser.add_argument(f"--{kind}", type=int, default=count, help=f"how many {kind}s")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    build(args.out, {kind: getattr(args, kind) for kind in KINDS}, args.seed)
+
+
+if __name__ == "__main__":
+    main()

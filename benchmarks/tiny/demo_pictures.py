@@ -1,4 +1,4 @@
-"""Write the pictures of `jstyle demo` with their provenance: photographs and drawn style pictures."""
+"""Write the pictures of `jstyle demo` and their provenance: photographs, drawn styles."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Every file is {size} x {size} px, written by `python -m benchmarks.tiny.demo_pic
 |---|---|---|
 {rows}
 
-The photograph of the cat and its crop were never part of the model's training; the other photographs were.
+The photograph of the cat was never part of the model's training; the other photographs were.
 The style pictures are new drawings (seeds not used in training) in styles that were.
 """
 

@@ -2,7 +2,9 @@
 
 Loss: mean squared error of the velocity (arXiv:2202.00512), timesteps uniform. Captions are dropped
 by chance, so that the empty prompt means "any picture". What is kept is the moving average of the
-weights.
+weights. DDIM inversion asks the network about a latent one step below the timestep that it is told;
+so in training too the timestep is often told a little too late, and the noise must be seen.
+Pictures of half the size cost a fifth: run with --size 64 first, then go on with --init.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import numpy as np
 from tqdm import tqdm
 
 from benchmarks.tiny import dataset
-from benchmarks.tiny.models import LATENT, SCHEDULE, UNET, VAE, text_config
+from benchmarks.tiny.models import SCHEDULE, SIZE_PX, UNET, VAE, text_config
 from benchmarks.tiny.train_vae import to_model
+from jdreambooth.optimizer import clip_gradients
 from jstyle.sd.clip import CLIPTextModel
+from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.schedule import Schedule
 from jstyle.sd.startup import jt
 from jstyle.sd.tokenizer import Tokenizer
@@ -30,30 +34,37 @@ log = logging.getLogger("tiny.unet")
 
 SHARES = {"photo": 0.34, "drawing": 0.5, "scene": 0.16}  # of every batch
 CAPTION_DROPOUT = 0.1
+LATE = 0.6  # share of the samples whose timestep is told up to LATE_BY too late
+LATE_BY = 25
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 
 
-def encode_all(vae, pictures: np.ndarray, batch: int = 32) -> np.ndarray:
-    """(N, S, S, 3) uint8 -> posterior means (N, 4, S/4, S/4), float16, unscaled."""
-    out = []
+def encode_all(vae, pictures: np.ndarray, size: int, batch: int = 32) -> np.ndarray:
+    """(N, S, S, 3) uint8, shrunk to `size`, to posterior means (N, 4, size/4, size/4), float16."""
+    out, k = [], pictures.shape[1] // size
     with jt.no_grad():
         for i in tqdm(range(0, len(pictures), batch), desc="encode", mininterval=10):
-            moments = vae.encode(jt.array(to_model(pictures[i : i + batch])))
+            x = to_model(pictures[i : i + batch])
+            x = x.reshape(len(x), 3, size, k, size, k).mean((3, 5))
+            moments = vae.encode(jt.array(x))
             out.append(moments[:, : VAE.latent_channels].numpy().astype(np.float16))
     return np.concatenate(out)
 
 
-def cached_latents(folder: Path, weights: Path) -> dict[str, np.ndarray]:
+def cached_latents(folder: Path, weights: Path, size: int) -> dict[str, np.ndarray]:
     """The latents of every kind of picture; written beside the pictures on first use."""
     pictures, _ = dataset.load(folder)
-    vae = AutoencoderKL(VAE)
-    restore(vae, np.load(weights))
+    if weights.is_dir():
+        vae = StableDiffusion.from_pretrained(weights).vae
+    else:
+        vae = AutoencoderKL(VAE)
+        restore(vae, np.load(weights))
     latents = {}
     for kind in dataset.KINDS:
-        path = folder / f"{kind}_latents.npy"
+        path = folder / f"{kind}_latents_{size}.npy"
         if not path.exists():
-            np.save(path, encode_all(vae, pictures[kind]))
+            np.save(path, encode_all(vae, pictures[kind], size))
         latents[kind] = np.load(path)
     return latents
 
@@ -66,16 +77,15 @@ def restore(module, arrays) -> None:
 class Batches:
     """Random batches: latents scaled to unit deviation, token ids, noise and timesteps."""
 
-    def __init__(self, latents, captions, tokenizer, seed: int):
-        self.latents, self.rng = latents, np.random.default_rng(seed)
+    def __init__(self, latents, scaling_factor: float, captions, tokenizer, seed: int):
+        self.latents, self.scaling_factor = latents, scaling_factor
+        self.rng = np.random.default_rng(seed)
         self.ids = {k: tokenizer(c).astype(np.int32) for k, c in captions.items()}
         self.empty = tokenizer([""]).astype(np.int32)[0]
-        sample = np.concatenate([v[:2000].astype(np.float32).reshape(-1) for v in latents.values()])
-        self.scaling_factor = float(1 / sample.std())
 
     def draw(self, batch: int):
         kinds = self.rng.choice(list(SHARES), batch, p=list(SHARES.values()))
-        z = np.empty((batch, VAE.latent_channels, LATENT, LATENT), np.float32)
+        z = np.empty((batch, *self.latents["photo"].shape[1:]), np.float32)
         ids = np.empty((batch, len(self.empty)), np.int32)
         for i, kind in enumerate(kinds):
             n = self.rng.integers(len(self.latents[kind]))
@@ -85,26 +95,19 @@ class Batches:
         # one timestep from each of `batch` equal slices: every batch sees the whole range
         t = (self.rng.permutation(batch) + self.rng.random(batch)) / batch
         t = (t * SCHEDULE.num_train_timesteps).astype(np.int64)
+        late = self.rng.integers(0, LATE_BY + 1, batch) * (self.rng.random(batch) < LATE)
+        told = np.minimum(t + late, SCHEDULE.num_train_timesteps - 1)
         noise = self.rng.standard_normal(z.shape).astype(np.float32)
-        return z * self.scaling_factor, ids, t, noise
+        return z * self.scaling_factor, ids, t, told, noise
 
 
 def velocity_loss(unet, text, schedule, batch):
-    z, ids, t, noise = batch
+    z, ids, t, told, noise = batch
     abar = schedule.abar[t].reshape(-1, 1, 1, 1)
     noised = (np.sqrt(abar) * z + np.sqrt(1 - abar) * noise).astype(np.float32)
     velocity = (np.sqrt(abar) * noise - np.sqrt(1 - abar) * z).astype(np.float32)
-    out = unet(jt.array(noised), t, text(ids))
+    out = unet(jt.array(noised), told, text(ids))
     return ((out - jt.array(velocity)) ** 2).mean()
-
-
-def clip_gradients(optimizer, limit: float) -> None:
-    """Scale all gradients so that their joint norm is at most `limit`, summed in two stages."""
-    gradients = [g for group in optimizer.param_groups for g in group["grads"]]
-    squares = jt.concat([(g * g).reshape(g.shape[0], -1).sum(1) for g in gradients])
-    scale = jt.minimum(limit / (jt.sqrt(squares.sum()) + 1e-6), jt.array([1.0]))
-    for g in gradients:
-        g.update(g * scale)
 
 
 def learning_rate(progress: float, step: int, peak: float) -> float:
@@ -113,15 +116,29 @@ def learning_rate(progress: float, step: int, peak: float) -> float:
     return peak * min(1.0, (step + 1) / 200) * max(decay, 0.02)
 
 
+def start_from(init: Path | None, vocab_size: int, latents):
+    """UNet, text encoder and scaling factor: fresh, of an .npz saved here, or of a model folder."""
+    if init is not None and init.is_dir():
+        sd = StableDiffusion.from_pretrained(init)
+        for p in (*sd.unet.parameters(), *sd.text_encoder.parameters()):
+            p.start_grad()  # loading had frozen them
+        return sd.unet, sd.text_encoder, sd.vae.config.scaling_factor
+    unet, text = UNet2DConditionModel(UNET), CLIPTextModel(text_config(vocab_size))
+    if init is None:
+        sample = [v[:2000].astype(np.float32).reshape(-1) for v in latents.values()]
+        return unet, text, float(1 / np.concatenate(sample).std())
+    saved = np.load(init)
+    restore(unet, {k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
+    restore(text, {k[5:]: v for k, v in saved.items() if k.startswith("text.")})
+    return unet, text, float(saved["scaling_factor"])
+
+
 def train(args) -> None:
     tokenizer = Tokenizer.from_folder(args.tokenizer)
     _, captions = dataset.load(args.data)
-    batches = Batches(cached_latents(args.data, args.vae), captions, tokenizer, args.seed)
-    unet, text = UNet2DConditionModel(UNET), CLIPTextModel(text_config(len(tokenizer)))
-    if args.init is not None:
-        saved = np.load(args.init)
-        restore(unet, {k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
-        restore(text, {k[5:]: v for k, v in saved.items() if k.startswith("text.")})
+    latents = cached_latents(args.data, args.vae, args.size)
+    unet, text, scaling_factor = start_from(args.init, len(tokenizer), latents)
+    batches = Batches(latents, scaling_factor, captions, tokenizer, args.seed)
     schedule = Schedule(SCHEDULE)
     named = [(f"unet.{n}", p) for n, p in unet.named_parameters()]
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]
@@ -134,7 +151,7 @@ def train(args) -> None:
         optimizer.lr = learning_rate(elapsed / (args.minutes * 60), step, args.lr)
         loss = velocity_loss(unet, text, schedule, batches.draw(args.batch))
         optimizer.backward(loss)
-        clip_gradients(optimizer, CLIP_NORM)
+        clip_gradients([g for group in optimizer.param_groups for g in group["grads"]], CLIP_NORM)
         optimizer.step()
         decay = min(0.999, (1 + step) / (20 + step))
         for name, p in named:
@@ -158,10 +175,11 @@ def save(average: dict, scaling_factor: float, path: Path) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder written by build_data")
-    parser.add_argument("--vae", type=Path, required=True, help="weights written by train_vae")
+    parser.add_argument("--data", type=Path, required=True, help="folder written by dataset")
+    parser.add_argument("--vae", type=Path, required=True, help="of train_vae, or a model folder")
     parser.add_argument("--tokenizer", type=Path, default=Path("jstyle/models/tiny/tokenizer"))
-    parser.add_argument("--init", type=Path, help="go on from these weights")
+    parser.add_argument("--init", type=Path, help="go on from these weights, or this model folder")
+    parser.add_argument("--size", type=int, default=SIZE_PX, help="of the pictures, in pixels")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)

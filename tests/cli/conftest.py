@@ -27,7 +27,7 @@ def jstyle(tmp_path):
     def run(*words, env=(), **options):
         command = [sys.executable, "-m", "jstyle", *map(str, words)]
         options = {"cwd": tmp_path, "capture_output": True, "text": True, **options}
-        return subprocess.run(command, env=environment(**dict(env)), timeout=300, **options)
+        return subprocess.run(command, env=environment(**dict(env)), timeout=900, **options)
 
     return run
 

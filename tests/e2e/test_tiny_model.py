@@ -1,0 +1,73 @@
+"""The shipped model does what it is for, on the shipped pictures.
+
+The limits leave room below what was measured; they catch a broken file, not a slow drift.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jstyle import JStyleID, StableDiffusion, StyleConfig
+from jstyle.sd import hub
+from jstyle.sd.startup import jt
+
+DEMO = hub.TINY / "demo"
+
+
+@pytest.fixture(scope="module")
+def styler():
+    return JStyleID(StableDiffusion.from_pretrained("tiny"))
+
+
+@pytest.fixture(scope="module")
+def cat(styler):
+    return styler.load(DEMO / "content_cat.png", StyleConfig())
+
+
+def psnr(a, b):
+    return -10 * np.log10(np.mean((a - b) ** 2) / 4)
+
+
+def colour(image):
+    pixels = (image[0].reshape(3, -1) + 1) / 2
+    return np.concatenate([pixels.mean(1), 3 * np.cov(pixels).reshape(-1)])
+
+
+def test_all_files_together_are_at_most_16_mb():
+    assert sum(p.stat().st_size for p in hub.TINY.rglob("*") if p.is_file()) <= 16_000_000
+
+
+def test_every_attention_of_the_real_model_has_its_namesake(styler):
+    sites = styler.sd.unet.attention_sites()
+    blocks = {site.split(".attentions")[0] for site in sites}
+    assert blocks == {"mid_block"} | {f"down_blocks.{i}" for i in range(3)} | {
+        f"up_blocks.{i}" for i in range(1, 4)
+    }
+    assert len(sites) == 16 and styler.sd.schedule.kind.value == "v_prediction"
+
+
+def test_inversion_and_back_keeps_a_photograph(styler, cat):
+    with jt.no_grad():
+        plain = styler.sd.decode(styler.sd.encode_image(jt.array(cat))).numpy()
+    assert psnr(plain, cat) > 24
+    assert psnr(styler.reconstruct(cat, StyleConfig()).numpy(), plain) > 26
+
+
+@pytest.mark.parametrize("name", ["neon", "poster", "stained_glass", "woodcut"])
+def test_a_photograph_comes_nearer_to_the_colours_of_a_style(styler, cat, name):
+    cfg = StyleConfig()
+    style = styler.load(DEMO / f"style_{name}.png", cfg)
+    result = styler.stylize(cat, style, cfg).numpy()
+    before = np.linalg.norm(colour(cat) - colour(style))
+    assert np.linalg.norm(colour(result) - colour(style)) < before
+
+
+def test_the_prompt_decides_the_picture(styler):
+    dark, light = (
+        styler.sd.generate(f"a star in {style} style", seed=3, num_steps=20, guidance=4.0).numpy()
+        for style in ("neon", "engraving")
+    )
+    assert dark.mean() < light.mean() - 0.2
+    again = styler.sd.generate("a star in neon style", seed=3, num_steps=20, guidance=4.0)
+    assert np.array_equal(dark, again.numpy())

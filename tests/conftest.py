@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Jittor and PyTorch bring one OpenMP runtime each; spinning threads of one starve the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+# A shell's background job ignores SIGINT, and so would every command the tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 MARKERS = {
     "slow": "takes more than about ten seconds",

@@ -4,7 +4,7 @@ Loss: mean squared error of the velocity (arXiv:2202.00512), timesteps uniform. 
 by chance, so that the empty prompt means "any picture". What is kept is the moving average of the
 weights. DDIM inversion asks the network about a latent one step below the timestep that it is told;
 so in training too the timestep is often told a little too late, and the noise must be seen.
-Pictures of half the size cost a fifth: run with --size 64 first, then go on with --init.
+Pictures of half the size cost less than half: run with --size 64 first, then go on with --init.
 """
 
 from __future__ import annotations

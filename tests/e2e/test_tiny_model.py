@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from benchmarks.tiny.evaluate import colour, psnr
 from jstyle import JStyleID, StableDiffusion, StyleConfig
 from jstyle.sd import hub
 from jstyle.sd.startup import jt
@@ -23,15 +24,6 @@ def styler():
 @pytest.fixture(scope="module")
 def cat(styler):
     return styler.load(DEMO / "content_cat.png", StyleConfig())
-
-
-def psnr(a, b):
-    return -10 * np.log10(np.mean((a - b) ** 2) / 4)
-
-
-def colour(image):
-    pixels = (image[0].reshape(3, -1) + 1) / 2
-    return np.concatenate([pixels.mean(1), 3 * np.cov(pixels).reshape(-1)])
 
 
 def test_all_files_together_are_at_most_16_mb():

@@ -75,7 +75,8 @@ class TrainConfig:
         precision: What the UNet computes in while it is trained: "float32", or "float16" on CUDA.
             What is trained stays float32.
         seed: Of the noise, timesteps, order of the pictures and the LoRA.
-        sample_every: Draw the sample prompts every so many steps. Not given: never.
+        sample_every: Draw the sample prompts before the first step and every so many steps. Not
+            given: never.
         sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
         sample_steps: Sampling steps of the samples.
         sample_guidance: Guidance of the samples.

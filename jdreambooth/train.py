@@ -62,8 +62,9 @@ def train(
     """Train as the config says, into the folder cfg.out.
 
     progress(stage, done, total, metrics): after every class picture (stage "class") and optimiser
-    step (stage "train"). on_sample(step, sd): every cfg.sample_every steps; sd holds what would be
-    saved. sd: a model that is loaded already and is trained in place; otherwise cfg.model is.
+    step (stage "train"). on_sample(step, sd): before the first step (0) and every cfg.sample_every
+    steps; sd holds what would be saved. sd: a model that is loaded already and is trained in place;
+    otherwise cfg.model is.
     Raises ValueErrors for bad input, OSError if something cannot be written, TrainingError if the
     loss is no longer a number.
     """
@@ -100,6 +101,19 @@ class Run:
         self.contexts = self._encode_captions()
         self.fingerprint = self.data.fingerprint()
         self.start = 0 if state is None else self._restore(state)
+        self._tell_passed()
+
+    def _tell_passed(self) -> None:
+        """Counts asked for that this run went past without saving cannot be made up."""
+        passed = [n for n in self.cfg.save_at if n < self.start]
+        lost = [str(n) for n in passed if not self.result_folder(n).exists()]
+        if lost:
+            log.warning(
+                "save_at %s: the run is at step %d already and kept nothing there; "
+                "start a new run to get it",
+                ", ".join(lost),
+                self.start,
+            )
 
     def _dataset(self, instances: dict[Path, str]) -> Dataset:
         cfg, sd = self.cfg, self.sd
@@ -150,6 +164,8 @@ class Run:
             if cfg.gradient_checkpointing:
                 stack.enter_context(checkpointed(self.sd.unet, self.sd.text_encoder))
             lines = stack.enter_context(open(self.folder / METRICS, "a", encoding="utf-8"))
+            if self.start == 0 and self._samples_at(0):
+                self.on_sample(0, self.sd)
             for step in range(self.start, cfg.steps):
                 values = self.step(step)
                 self._require_finite(step, values)
@@ -230,7 +246,7 @@ class Run:
     def _save(self, done: int) -> None:
         """Samples, results and states that are due after `done` steps; the state comes last."""
         cfg = self.cfg
-        sample = self.on_sample is not None and cfg.sample_every and done % cfg.sample_every == 0
+        sample = self._samples_at(done)
         if sample or done in cfg.save_at:
             with self.average.in_place() if self.average is not None else nullcontext():
                 if done in cfg.save_at:
@@ -247,6 +263,10 @@ class Run:
                 facts["loss_scale"] = vars(self.scale)
             arrays = parameters.values_of(self._tensors())
             checkpoint.save_state(self.folder / CHECKPOINTS, arrays, facts, cfg.keep_checkpoints)
+
+    def _samples_at(self, done: int) -> bool:
+        every = self.cfg.sample_every
+        return self.on_sample is not None and every is not None and done % every == 0
 
     def result_folder(self, step: int) -> Path:
         return self.folder / checkpoint.step_name(step)

@@ -15,13 +15,21 @@ from benchmarks.tiny.models import SIZE_PX
 from jdreambooth import drawings
 
 KINDS = ("photo", "drawing", "scene")
-PLAIN_SHARE = 0.2  # of the drawings
+PLAIN_SHARE = 0.5  # of the drawings
+# Drawn more often than the rest; a small model learns the names of these first.
+COMMON_OBJECTS = (
+    "star", "house", "tree", "sun", "moon", "apple", "car", "cup", "flower", "heart",
+    "mushroom", "umbrella", "cloud", "leaf", "bottle", "cactus", "snowman", "ladder", "ring",
+    "envelope", "bell", "fish", "butterfly", "balloon",
+)  # fmt: skip
+COMMON_SHARE = 0.6  # of the drawings
 RECOLOURED_SCENES = 0.5
 
 
 def _drawing(seed: int) -> tuple[np.ndarray, str]:
     rng = np.random.default_rng((11, seed))
-    name = drawings.OBJECTS[rng.integers(len(drawings.OBJECTS))]
+    names = COMMON_OBJECTS if rng.random() < COMMON_SHARE else drawings.OBJECTS
+    name = names[rng.integers(len(names))]
     plain = rng.random() < PLAIN_SHARE
     style = None if plain else drawings.STYLES[rng.integers(len(drawings.STYLES))]
     picture = drawings.draw(name, style, seed, SIZE_PX)
@@ -60,7 +68,7 @@ def load(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, list[str]]]:
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for the pictures")
-    for kind, count in (("photo", 7000), ("drawing", 14000), ("scene", 4000)):
+    for kind, count in (("photo", 7000), ("drawing", 28000), ("scene", 4000)):
         parser.add_argument(f"--{kind}", type=int, default=count, help=f"how many {kind}s")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -3,7 +3,7 @@
 Loss: mean squared error of the velocity (arXiv:2202.00512), timesteps uniform. Captions are dropped
 by chance, so that the empty prompt means "any picture". What is kept is the moving average of the
 weights. DDIM inversion asks the network about a latent one step below the timestep that it is told;
-so in training too the timestep is often told a little too late, and the noise must be seen.
+so in training too the timestep is told too late, mostly by little, and the noise must be seen.
 Pictures of half the size cost less than half: run with --size 64 first, then go on with --init.
 """
 
@@ -32,10 +32,9 @@ from jstyle.sd.vae import AutoencoderKL
 
 log = logging.getLogger("tiny.unet")
 
-SHARES = {"photo": 0.34, "drawing": 0.5, "scene": 0.16}  # of every batch
+SHARES = {"photo": 0.3, "drawing": 0.56, "scene": 0.14}  # of every batch
 CAPTION_DROPOUT = 0.1
-LATE = 0.6  # share of the samples whose timestep is told up to LATE_BY too late
-LATE_BY = 25
+LATE_BY = 120  # most that a told timestep is too late; its square root is uniform
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 
@@ -95,7 +94,7 @@ class Batches:
         # one timestep from each of `batch` equal slices: every batch sees the whole range
         t = (self.rng.permutation(batch) + self.rng.random(batch)) / batch
         t = (t * SCHEDULE.num_train_timesteps).astype(np.int64)
-        late = self.rng.integers(0, LATE_BY + 1, batch) * (self.rng.random(batch) < LATE)
+        late = (LATE_BY * self.rng.random(batch) ** 2).astype(np.int64)
         told = np.minimum(t + late, SCHEDULE.num_train_timesteps - 1)
         noise = self.rng.standard_normal(z.shape).astype(np.float32)
         return z * self.scaling_factor, ids, t, told, noise

@@ -15,6 +15,7 @@ from tensorboardX.proto.event_pb2 import Event
 from jdreambooth import drawings
 from jdreambooth.cli import PROGRAM
 from jstyle.sd import image
+from jstyle.sd.pipeline import StableDiffusion
 
 from .conftest import environment, make_pictures, names_in
 
@@ -44,7 +45,7 @@ def trained(tmp_path_factory, model, call):
         image.save_png(pictures / f"{name}.png", np.asarray(pixels))
     (folder / "run.yaml").write_text(
         f"model: {model}\ninstance_prompt: '{{stem}} in sks style'\nsteps: 4\nsave_at: [2]\n"
-        "sample_steps: 2\nlearning_rate: 0.001\nrank: 2\n"
+        "sample_steps: 2\nsample_guidance: 3.0\nseed: 3\nlearning_rate: 0.001\nrank: 2\n"
     )
     words = ("--config", "run.yaml", "--instance-dir", FOLDER, "--out", "run", "--size_px", 64)
     words += ("--sample-every", 2, "--sample-prompts", "a cup", "--checkpoint-every", 0)
@@ -82,7 +83,25 @@ def test_a_run_leaves_results_logs_and_pictures(trained):
         assert (run / f"step-{step:06d}" / "pytorch_lora_weights.safetensors").is_file()
         sample = Image.open(run / "samples" / f"step-{step:06d}" / "a cup.png")
         assert sample.size == (64, 64) and json.loads(sample.text["jstyle"])["step"] == step
-    assert Image.open(run / "samples" / "grid.png").size[0] > 2 * 64
+    assert Image.open(run / "samples" / "grid.png").size[0] > 3 * 64
+
+
+def test_samples_are_what_generate_makes_of_the_same_options(trained, model):
+    """The prompt, steps, guidance and seed of the samples: before the first step and after it."""
+    drawn = np.asarray(Image.open(trained[0] / "run/samples/step-000000/a cup.png"))
+    sd = StableDiffusion.from_pretrained(model)
+    same = {
+        "prompt": "a cup",
+        "seed": 3,
+        "num_steps": 2,
+        "guidance": 3.0,
+        "height": 64,
+        "width": 64,
+    }
+    np.testing.assert_array_equal(image.to_uint8(sd.generate(**same))[0], drawn)
+    for change in ({"prompt": "a star"}, {"seed": 0}, {"num_steps": 3}, {"guidance": 1.0}):
+        other = image.to_uint8(sd.generate(**same | change))[0]
+        assert (other != drawn).any(), change
 
 
 def pictures_of(folder):

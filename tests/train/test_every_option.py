@@ -180,17 +180,23 @@ def test_gradient_checkpointing_wraps_the_blocks_during_training_only(run, on):
     assert seen == [on, on] and "execute" not in vars(block)
 
 
-@pytest.mark.parametrize("every, steps", [(None, []), (1, [1, 2, 3]), (2, [2])])
+@pytest.mark.parametrize("every, steps", [(None, []), (1, [0, 1, 2, 3]), (2, [0, 2])])
 def test_samples_are_asked_for_every_so_many_steps(run, every, steps):
     seen = []
     run(sample_every=every, steps=3, on_sample=lambda step, sd: seen.append(step))
     assert seen == steps
 
 
-def test_resume_goes_on_where_a_run_stopped(run):
-    seen = []
+def test_resume_goes_on_where_a_run_stopped(run, caplog):
+    seen, sampled = [], []
     run()
     with pytest.raises(ValueError, match="holds a run already"):
         run()
-    run(resume="auto", steps=3, progress=lambda stage, done, *rest: seen.append(done))
-    assert seen == [3]
+    report = run(
+        resume="auto", steps=3, save_at="1,2", sample_every=1,
+        progress=lambda stage, done, *rest: seen.append(done),
+        on_sample=lambda step, sd: sampled.append(step),
+    )  # fmt: skip
+    assert seen == sampled == [3]
+    assert list(report.results) == [2, 3]
+    assert "save_at 1: the run is at step 2 already" in caplog.text

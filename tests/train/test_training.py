@@ -140,6 +140,7 @@ def test_results_hold_the_average_and_training_goes_on_with_the_values(run, tmp_
         out=str(tmp_path / "average"), steps=3, save_at="2", ema_decay=0.9,
         sample_every=2, on_sample=lambda step, sd: seen.setdefault(step, first_lora(sd)),
     )  # fmt: skip
+    assert not seen[0].any()  # before the first step
     for name, values in state_of(plain).items():
         np.testing.assert_array_equal(values, state_of(average)[name])
     stored = weights.read_safetensors(average.results[2] / parameters.LORA_FILE)

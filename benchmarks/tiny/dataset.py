@@ -22,7 +22,7 @@ COMMON_OBJECTS = (
     "mushroom", "umbrella", "cloud", "leaf", "bottle", "cactus", "snowman", "ladder", "ring",
     "envelope", "bell", "fish", "butterfly", "balloon",
 )  # fmt: skip
-COMMON_SHARE = 0.6  # of the drawings
+COMMON_SHARE = 0.75  # of the drawings
 RECOLOURED_SCENES = 0.5
 
 

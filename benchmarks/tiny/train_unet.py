@@ -32,7 +32,7 @@ from jstyle.sd.vae import AutoencoderKL
 
 log = logging.getLogger("tiny.unet")
 
-SHARES = {"photo": 0.3, "drawing": 0.56, "scene": 0.14}  # of every batch
+SHARES = {"photo": 0.22, "drawing": 0.66, "scene": 0.12}  # of every batch
 CAPTION_DROPOUT = 0.1
 LATE_BY = 120  # most that a told timestep is too late; its square root is uniform
 WEIGHT_DECAY = 0.01

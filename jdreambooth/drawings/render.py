@@ -10,6 +10,9 @@ from PIL import Image
 
 from .animals import ANIMALS
 from .canvas import Canvas, mix, smoothstep
+from .colours import DARK as DARK_HEX
+from .colours import LIGHT as LIGHT_HEX
+from .colours import USUAL, rgb
 from .crafts import CRAFTS
 from .held_out import HELD_OUT
 from .paints import PAINTS
@@ -40,16 +43,16 @@ def caption(obj: str, style: str | None = None) -> str:
 
 
 def draw(obj: str, style: str | None, seed: int, size_px: int = 128) -> Image.Image:
-    """One subject filling 50..90 % of a square RGB picture.
+    """One subject filling 60..90 % of a square RGB picture.
 
-    style None is a clean flat drawing. The layout depends on (obj, seed) only: one seed gives
+    style None is a clean flat drawing in the subject's usual colours. The layout depends on (obj, seed) only: one seed gives
     the same drawing in every style. Raises ValueError for an unknown object or style.
     """
     _check(obj, style)
     canvas = Canvas(_OVERSAMPLE * size_px, _rng("paint", style, obj, seed))
     matrix, offset = _placement(_SUBJECTS[obj], canvas.size, _rng("place", obj, seed))
     canvas.add(_SUBJECTS[obj], matrix, offset)
-    return _finish(_plain(canvas) if style is None else _PAINTERS[style](canvas), size_px)
+    return _finish(_plain(canvas, obj) if style is None else _PAINTERS[style](canvas), size_px)
 
 
 def scene(seed: int, size_px: int = 128) -> Image.Image:
@@ -90,9 +93,9 @@ def _placement(parts, size, rng):
     matrix = matrix @ np.array([[np.cos(a), np.sin(a)], [-np.sin(a), np.cos(a)]])
     low = np.min([(p.points @ matrix).min(0) - p.width / 2 for p in parts], 0)
     high = np.max([(p.points @ matrix).max(0) + p.width / 2 for p in parts], 0)
-    scale = rng.uniform(0.55, 0.9) * size / (high - low).max()
+    scale = rng.uniform(0.65, 0.9) * size / (high - low).max()
     room = 0.97 * size - scale * (high - low)
-    corner = 0.015 * size + room * rng.uniform(0.15, 0.85, 2)
+    corner = 0.015 * size + room * rng.uniform(0.25, 0.75, 2)
     return matrix * scale, corner - scale * low
 
 
@@ -101,24 +104,15 @@ def _finish(picture, size_px):
     return image.resize((size_px, size_px), Image.Resampling.BOX)
 
 
-def _random_palette(rng):
-    """Five colours by role; the ground differs from the body in hue and in brightness."""
-    hue = rng.random()
-    body = hsv_to_rgb(hue, rng.uniform(0.6, 0.95), rng.uniform(0.65, 0.95))
-    accent = hsv_to_rgb(
-        (hue + rng.uniform(0.2, 0.8)) % 1, rng.uniform(0.55, 0.9), rng.uniform(0.6, 0.95)
-    )
-    dark = hsv_to_rgb(rng.random(), rng.uniform(0.2, 0.6), rng.uniform(0.12, 0.28))
-    light = hsv_to_rgb(rng.random(), rng.uniform(0, 0.12), rng.uniform(0.93, 1.0))
-    ground_hue = (hue + rng.uniform(0.25, 0.75)) % 1
-    ground = hsv_to_rgb(ground_hue, rng.uniform(0.12, 0.5), rng.uniform(0.72, 0.9))
-    if np.dot(body, (0.3, 0.6, 0.1)) > 0.62:
-        ground = hsv_to_rgb(ground_hue, rng.uniform(0.25, 0.6), rng.uniform(0.38, 0.55))
-    return np.array([ground, body, accent, dark, light], np.float32)
+def _usual_palette(obj, rng):
+    """Five colours by role: the subject's own, a little off each time, on a pale ground."""
+    ground = hsv_to_rgb(rng.uniform(0.5, 0.6), rng.uniform(0.15, 0.3), rng.uniform(0.8, 0.9))
+    table = [ground, *map(rgb, (*USUAL[obj], DARK_HEX, LIGHT_HEX))]
+    return np.clip(table + rng.normal(0, 0.025, (5, 3)), 0, 1).astype(np.float32)
 
 
-def _plain(c: Canvas):
-    table = _random_palette(c.rng)
+def _plain(c: Canvas, obj: str):
+    table = _usual_palette(obj, c.rng)
     flat = np.stack([c.by_role(*table[:, k]) for k in range(3)], -1)
     angle = c.rng.uniform(0, 2 * np.pi)
     slope = (c.x / 256 - 0.5) * np.cos(angle) + (c.y / 256 - 0.5) * np.sin(angle)

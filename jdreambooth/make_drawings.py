@@ -1,4 +1,4 @@
-"""A folder of drawings of one object in one style, with a caption for each."""
+"""A folder of drawings of objects in one style, with a caption for each."""
 
 from __future__ import annotations
 
@@ -24,21 +24,24 @@ def make_drawings(
 ) -> list[Path]:
     """Write `count` PNGs with the seeds seed, seed + 1, ... and captions.jsonl, one line each.
 
-    style None: plain drawings. Raises ValueError for an unknown name or a number out of range
-    before anything is written, OSError if the folder cannot be written.
+    obj: a name, or several with commas between, which take turns. style None: plain drawings.
+    Raises ValueError for an unknown name or a number out of range before anything is written,
+    OSError if the folder cannot be written.
     """
-    caption = drawings.caption(obj, style)
+    names = [name.strip() for name in obj.split(",")]
+    captions = {name: drawings.caption(name, style) for name in names}
     for name, value, least in (("count", count, 1), ("seed", seed, 0), ("size_px", size_px, 16)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
     folder = files.writable_folder(out)
-    stem = "_".join(filter(None, (obj, style))).replace(" ", "_")
     paths, lines = [], []
-    for number in range(seed, seed + count):
+    for i, number in enumerate(range(seed, seed + count)):
+        name = names[i % len(names)]
+        stem = "_".join(filter(None, (name, style))).replace(" ", "_")
         path = folder / f"{stem}_{number:04d}.png"
-        image.save_png(path, np.asarray(drawings.draw(obj, style, number, size_px)))
-        facts = {"object": obj, "style": style, "seed": number, "size_px": size_px}
-        lines.append(json.dumps({"file": path.name, "caption": caption, **facts}))
+        image.save_png(path, np.asarray(drawings.draw(name, style, number, size_px)))
+        facts = {"object": name, "style": style, "seed": number, "size_px": size_px}
+        lines.append(json.dumps({"file": path.name, "caption": captions[name], **facts}))
         paths.append(path)
     with files.atomic_write(folder / CAPTIONS) as part:
         part.write_text("\n".join(lines) + "\n", encoding="utf-8")

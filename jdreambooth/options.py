@@ -138,15 +138,20 @@ def identifiers() -> Parser:
 def draw() -> Parser:
     parser = _parser(
         "draw",
-        "Draw pictures of an object in a style, with captions.",
-        "  jdreambooth draw --out stars --object star --style mosaic --count 8\n",
+        "Draw pictures of objects in a style, with captions.",
+        "  jdreambooth draw --out stars --object star --style mosaic --count 8\n"
+        "  jdreambooth draw --out knits --object house,fish,car --style knitted --count 9\n",
     )
     styles = ", ".join((*drawings.STYLES, *drawings.HELD_OUT_STYLES))
     parser.add_argument(
         "--out", type=str, required=True, help="folder for the pictures and " + CAPTIONS
     )
     parser.add_argument(
-        "--object", type=str, required=True, help=f"one of {', '.join(drawings.OBJECTS)}"
+        "--object",
+        type=str,
+        required=True,
+        help="one of these, or several with commas between, which take turns: "
+        + ", ".join(drawings.OBJECTS),
     )
     parser.add_argument(
         "--style", type=str | None, default=None, help=f"one of {styles}; left out: plain drawings"

@@ -27,3 +27,11 @@ def test_draw_refuses_in_one_line_before_writing(tmp_path, capsys):
     assert not out.exists()
     (tmp_path / "file").touch()
     assert main(["draw", "--out", str(tmp_path / "file"), "--object", "star"]) == 1
+
+
+def test_several_objects_take_turns(tmp_path):
+    words = ["draw", "--out", str(tmp_path), "--object", "star, ice cream", "--size-px", "32"]
+    assert main([*words, "--count", "3"]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "captions.jsonl").open()]
+    assert [line["caption"] for line in lines] == ["a star", "an ice cream", "a star"]
+    assert (tmp_path / "ice_cream_0001.png").is_file()

@@ -5,9 +5,12 @@ It only ever sees drawings made by our code, never pictures of the model it judg
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from tqdm import trange
 
+from benchmarks.tiny import dataset
 from jdreambooth import drawings
 from jstyle.sd.layers import GroupNorm
 from jstyle.sd.startup import jt
@@ -74,3 +77,22 @@ def name_objects(judge: Judge, images: np.ndarray) -> np.ndarray:
     """The index into drawings.OBJECTS that the judge gives each image."""
     with jt.no_grad():
         return judge(jt.array(grey(images))).numpy().argmax(1)
+
+
+def trained_on(data: Path) -> tuple[Judge, float]:
+    """A judge of the drawings in a folder, and its accuracy on the twentieth that it did not see.
+
+    Kept beside the drawings as judge.npz.
+    """
+    pictures, captions = dataset.load(data)
+    labels, path = labels_of(captions["drawing"]), data / "judge.npz"
+    held = len(labels) // 20
+    if path.exists():
+        judge, saved = Judge(), np.load(path)
+        for name, parameter in judge.named_parameters():
+            parameter.assign(jt.array(saved[name]))
+    else:
+        judge = train(pictures["drawing"][:-held], labels[:-held])
+        np.savez(path, **{name: p.numpy() for name, p in judge.named_parameters()})
+    own = name_objects(judge, pictures["drawing"][-held:])
+    return judge, float(np.mean(own == labels[-held:]))

@@ -49,7 +49,7 @@ def plain_prompts() -> list[str]:
     return [drawings.caption(name) for name in PLAIN]
 
 
-def learn(folder: Path, style: str, steps: int) -> dict[str, tuple[str, int]]:
+def learn(model: str, folder: Path, style: str, steps: int) -> dict[str, tuple[str, int]]:
     """Train both runs. Returns title -> run folder and seconds."""
     pictures = folder / "references"
     make_drawings(pictures, ",".join(LEARNED), style, len(LEARNED))
@@ -57,8 +57,9 @@ def learn(folder: Path, style: str, steps: int) -> dict[str, tuple[str, int]]:
     for title in (WITHOUT, WITH):
         prior = PRIOR | {"class_prompt": plain_prompts()} if title == WITH else {}
         cfg = TrainConfig(
-            instance_dir=str(pictures), captions=str(pictures / CAPTIONS), resume="auto",
-            out=str(folder / title.replace(" ", "_")), steps=steps, **TRAINING, **prior,
+            model=model, instance_dir=str(pictures), captions=str(pictures / CAPTIONS),
+            out=str(folder / title.replace(" ", "_")), resume="auto", steps=steps,
+            **TRAINING, **prior,
         )  # fmt: skip
         with tqdm(desc=title, unit="step") as bar:
             report = train(cfg, lambda stage, done, total, values, bar=bar: bar.update())
@@ -103,15 +104,16 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--model", default="tiny")
     parser.add_argument("--style", default="knitted", choices=drawings.HELD_OUT_STYLES)
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--guidance", type=float, default=4.0)
     args = parser.parse_args()
     started = time.time()
-    learned = learn(args.out, args.style, args.steps)
+    learned = learn(args.model, args.out, args.style, args.steps)
     styled = [drawings.caption(name, args.style) for name in NOT_LEARNED]
     recipe = Recipe(seed=0, steps=25, guidance=args.guidance)
-    models = {"untrained": StableDiffusion.from_pretrained("tiny")}
+    models = {"untrained": StableDiffusion.from_pretrained(args.model)}
     models |= {t: runs.load_model(runs.open_run(f), args.steps) for t, (f, _) in learned.items()}
     painted = {
         title: [paint_all(sd, prompts, recipe) for prompts in (styled, plain_prompts())]

@@ -45,8 +45,9 @@ def caption(obj: str, style: str | None = None) -> str:
 def draw(obj: str, style: str | None, seed: int, size_px: int = 128) -> Image.Image:
     """One subject filling 60..90 % of a square RGB picture.
 
-    style None is a clean flat drawing in the subject's usual colours. The layout depends on (obj, seed) only: one seed gives
-    the same drawing in every style. Raises ValueError for an unknown object or style.
+    style None is a clean flat drawing in the subject's usual colours. The layout depends on
+    (obj, seed) only: one seed gives the same drawing in every style. Raises ValueError for an
+    unknown object or style.
     """
     _check(obj, style)
     canvas = Canvas(_OVERSAMPLE * size_px, _rng("paint", style, obj, seed))

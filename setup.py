@@ -30,7 +30,10 @@ RUNTIME = [
 ]
 PARITY = ["torch==2.13.0", "diffusers>=0.35", "peft>=0.17"]
 TRAIN = ["scikit-image>=0.22"]  # their photographs train the shipped model
-TEST = ["pytest>=8", "ruff>=0.9", *PARITY]
+RAY = ["ray>=2.9"]  # `jdreambooth contest run --engine ray`: several machines
+TORCHMETRICS = "torchmetrics==1.8.2"  # what the score is compared with, in part by its inner steps
+OPENCV = "opencv-python-headless>=4.8,<4.12"  # the histograms' reference; 4.12 wants NumPy 2
+TEST = ["pytest>=8", "ruff>=0.9", TORCHMETRICS, OPENCV, *PARITY, *RAY]
 
 setup(
     name="jstyle",
@@ -44,12 +47,14 @@ setup(
     package_data={
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
-        ]
+        ],
+        "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,
     extras_require={
         "parity": PARITY,
         "train": TRAIN,
+        "ray": RAY,
         "test": TEST,
     },
     entry_points={

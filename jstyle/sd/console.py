@@ -138,15 +138,17 @@ class Command(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """A command line with commands. `usage` has a place for the {commands}; `short_of_memory` says
-    what the user can do about that; `level` is what it logs without --verbose and --quiet."""
+    """A command line with commands, some of which may be programs again. `usage` has a place for
+    the {commands}; `short_of_memory` says what the user can do about that; `level` is what it logs
+    without --verbose and --quiet; `told` is its line in the commands of another program."""
 
     name: str
     version: str
     usage: str
-    commands: Mapping[str, Command]
+    commands: Mapping[str, Command | Program]
     short_of_memory: str
     level: int = logging.WARNING
+    told: str = ""
 
     def main(self, argv: list[str] | None = None) -> int:
         """Run with these words (default: sys.argv) and return the exit code."""
@@ -163,6 +165,8 @@ class Program:
             hint = f"did you mean {near[0]}? " if near else ""
             allowed = ", ".join(self.commands)
             return _fail(self.name, f"no command {words[0]!r}; {hint}allowed: {allowed}", 2)
+        if isinstance(self.commands[words[0]], Program):
+            return self.commands[words[0]].main(words[1:])
         return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
 
     def _run(self, name: str, words: list[str]) -> int:
@@ -171,7 +175,7 @@ class Program:
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None
         logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
         log.setLevel(asked or logging.WARNING)
-        logging.getLogger(self.name).setLevel(asked or self.level)
+        logging.getLogger(self.name.split()[0]).setLevel(asked or self.level)
         signal.signal(signal.SIGTERM, _end)
         os.register_at_fork(after_in_child=_leave_signals_to_parent)
         return command.run(args)

@@ -1,0 +1,1 @@
+"""One file per metric: features of a batch of pictures, and pure functions that compare them."""

@@ -1,0 +1,1 @@
+"""The networks behind the metrics, in Jittor, under the names of their published files."""

@@ -1,0 +1,152 @@
+"""Score a submission: which metrics can be computed, one after the other, and the report."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from ..sd.files import writable_folder
+from .cache import FeatureCache
+from .layout import Contest, check_result, raise_problems
+from .scorers import SCORERS, WORDS, Metric, Pictures, Scores
+from .total import ARTFID, METRICS, PROTOCOLS, total
+from .weights import MissingWeights, default_folder, locate_all
+
+
+class MetricError(ValueError):
+    """Metrics that do not exist; one line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """weights: the folder of the published files. words: CLIP_R's list, or None for the one among
+    the weights. cache: the folder of features, None keeps none."""
+
+    metrics: tuple[str, ...] = METRICS
+    corrected: bool = False
+    weights: Path = field(default_factory=default_folder)
+    words: Path | None = None
+    cache: Path | None = None
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A metric that can be computed, with its weights' files and its words."""
+
+    name: str
+    files: tuple[Path, ...]
+    words: tuple[str, ...] = ()
+
+
+def choose(metrics: str | None, protocol: str = "contest") -> tuple[str, ...]:
+    """The metrics of a protocol, or those named: "hist,dino". Raises MetricError."""
+    if protocol not in PROTOCOLS:
+        allowed = ", ".join((*PROTOCOLS, ARTFID))
+        raise MetricError(f"protocol must be one of {allowed}, got {protocol!r}")
+    if metrics is None:
+        return PROTOCOLS[protocol]
+    names = tuple(dict.fromkeys(name.strip() for name in metrics.split(",")))
+    odd = [name for name in names if name not in PROTOCOLS[protocol]]
+    if odd:
+        allowed = ", ".join(PROTOCOLS[protocol])
+        raise MetricError(f"no metric {odd[0]!r} in {protocol}; there are {allowed}")
+    return names
+
+
+def score(
+    contest: Contest, result: str | os.PathLike, settings: Settings, bar: Callable | None = None
+) -> dict:
+    """The report on a submission: a value or None for each metric, the total, what is missing.
+
+    bar(total) makes a progress bar that counts pictures. Raises ContestError with every problem of
+    the submission, and what reading damaged weights raises.
+    """
+    raise_problems(str(result), check_result(result, contest))
+    if settings.cache is not None:
+        writable_folder(settings.cache)
+    ready, missing = prepare(settings)
+    pictures = Pictures(contest, Path(result), FeatureCache(settings.cache))
+    found: dict[str, Scores] = {}
+    networks = any(SCORERS[one.name].needs for one in ready)
+    device = on_device(settings.device) if networks else nullcontext()
+    with device, _progress(bar, ready, pictures) as progress:
+        pictures.done = progress.update if progress is not None else pictures.done
+        for one in ready:
+            found[one.name] = compute(one, settings.corrected, pictures)
+    return report(contest, settings, found, missing)
+
+
+def prepare(settings: Settings) -> tuple[list[Ready], dict[str, str]]:
+    """The metrics that can be computed, and for each of the others what is missing.
+
+    Raises WordsError for a bad word list.
+    """
+    ready, missing = [], {}
+    for name in settings.metrics:
+        scorer = SCORERS[name]
+        try:
+            files = locate_all(scorer.needs, settings.weights)
+            words = _words(settings) if scorer.words else ()
+        except MissingWeights as error:
+            missing[name] = str(error)
+        else:
+            ready.append(Ready(name, files, words))
+    return ready, missing
+
+
+def _words(settings: Settings) -> tuple[str, ...]:
+    from .metrics.clip_r import NO_WORDS, read_words
+
+    path = settings.words or settings.weights / WORDS
+    if settings.words is None and not path.is_file():
+        raise MissingWeights(f"{NO_WORDS}, or put there as {path}")
+    return read_words(path)
+
+
+def compute(ready: Ready, corrected: bool, pictures: Pictures) -> Scores:
+    """One metric; its network is gone afterwards."""
+    scorer = SCORERS[ready.name]
+    make = partial(scorer.make, ready.files, corrected, ready.words)
+    variant = ["corrected"] if corrected and scorer.corrects else []
+    metric = Metric(scorer.features or ready.name, make, ready.files, pictures, *variant)
+    return scorer.score(metric, pictures)
+
+
+def report(
+    contest: Contest, settings: Settings, found: dict[str, Scores], missing: dict[str, str]
+) -> dict:
+    """What --json writes; `why` says of each missing metric what it lacks."""
+    values = {name: found[name].total if name in found else None for name in settings.metrics}
+    styles: dict[str, dict[str, float]] = {style.name: {} for style in contest.styles}
+    for name in found:
+        for style, value in found[name].styles.items():
+            styles[style][name] = value
+    return {
+        "total": total(values),
+        **values,
+        "missing": list(missing),
+        "why": missing,
+        "corrected": settings.corrected,
+        "images": contest.num_prompts,
+        "styles": styles,
+    }
+
+
+def on_device(device: str) -> AbstractContextManager:
+    """Start Jittor on "cpu", "cuda", or with "auto" on the better that is there."""
+    from ..sd import runtime
+    from ..sd.startup import jt
+
+    return runtime.use(device if device != "auto" else "cuda" if jt.has_cuda else "cpu")
+
+
+def _progress(bar: Callable | None, ready: Sequence[Ready], pictures: Pictures):
+    if bar is None:
+        return nullcontext()
+    generated, references = len(pictures.all_generated), len(pictures.all_references)
+    return bar(sum(generated + references * SCORERS[one.name].references for one in ready))

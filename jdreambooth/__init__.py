@@ -1,4 +1,4 @@
-"""Teach a Stable Diffusion model a subject or a style. Uses jstyle.sd, nothing else of jstyle."""
+"""Teach a Stable Diffusion model a subject or a style. Uses jstyle.sd; contest/ all of jstyle."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jstyle.sd import files, weights
+from jstyle.sd import files
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 UNFINISHED = ".unfinished-"
@@ -90,6 +90,8 @@ def save_state(folder: Path, tensors: Mapping[str, np.ndarray], facts: dict, kee
     Raises OSError if it cannot be written, WeightsError if a value is not finite; the older
     states are untouched then.
     """
+    from jstyle.sd import weights  # starts Jittor; whoever only moves folders does not need it
+
     target = folder / step_name(facts["step"])
     with whole_folder(target) as part:
         shapes = {name: values.shape for name, values in tensors.items()}
@@ -103,6 +105,8 @@ def save_state(folder: Path, tensors: Mapping[str, np.ndarray], facts: dict, kee
 
 def load_state(folder: Path) -> State:
     """Read a state. Raises CheckpointError if it is not whole."""
+    from jstyle.sd import weights
+
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         whole = facts["sha256"] == _hash(folder / TENSORS)

@@ -11,6 +11,7 @@ from functools import partial
 
 from jstyle.sd.attention import Transformer2DModel
 from jstyle.sd.clip import CLIPEncoderLayer
+from jstyle.sd.kernels import gradients_once
 from jstyle.sd.layers import ResnetBlock2D
 from jstyle.sd.lora import lora_parameters
 from jstyle.sd.startup import jt
@@ -29,7 +30,7 @@ class _Recomputed(jt.Function):
 
     def grad(self, g):
         inputs = [x.detach() for x in self.inputs]
-        with jt.enable_grad():
+        with jt.enable_grad(), gradients_once():
             for x, wanted in zip(inputs, self.wanted, strict=True):
                 x.start_grad() if wanted else x.stop_grad()
             sources = [x for x in inputs if not x.is_stop_grad()] + self.trained

@@ -15,7 +15,9 @@ from jstyle.sd.console import Command, Program, count, progress_bar, say
 
 from . import __version__, options
 from .config import TrainConfig
+from .contest.cli import PROGRAM as CONTEST
 from .make_drawings import CAPTIONS, make_drawings
+from .mpirun import speak_in_turn
 from .names import read_prompts
 from .recipe import Recipe
 from .verdict import PickConfig
@@ -120,6 +122,7 @@ PROGRAM = Program(
         "export": Command("a run's LoRA as one file", options.export, _export),
         "identifiers": Command("rare words to name a style by", options.identifiers, _identifiers),
         "draw": Command("drawings of an object in a style", options.draw, _draw),
+        "contest": CONTEST,
     },
     short_of_memory="a smaller --batch or --size-px, or --gradient-checkpointing true, needs less",
     level=logging.INFO,
@@ -128,4 +131,4 @@ PROGRAM = Program(
 
 def main(argv: list[str] | None = None) -> int:
     """Run `jdreambooth` with these words (default: sys.argv) and return the exit code."""
-    return PROGRAM.main(argv)
+    return speak_in_turn(PROGRAM, argv)

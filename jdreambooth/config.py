@@ -1,6 +1,6 @@
 """TrainConfig: the options of one training run, checked when they are given.
 
-Needs nothing but the standard library, so a command line can show its help without a backbone.
+Loads no backbone, so a command line can show its help without one.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+
+from jstyle.sd.rng import NUMPY, RNGS
 
 PARTS = ("lora", "full", "kv", "up", "down")
 TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
@@ -19,7 +21,7 @@ DEVICES = ("auto", "cpu", "cuda")
 # What may differ between a run and its continuation: none of it moves a trained number.
 FREE_ON_RESUME = frozenset(
     ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
-    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance")
+    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
 )
 
 
@@ -62,7 +64,8 @@ class TrainConfig:
         caption_dropout: Chance that a picture is shown with the empty caption.
         steps: Optimiser steps.
         save_at: Steps at which a usable result is written, "250,500,1000"; the last step always.
-        batch: Pictures per forward pass (as many again of the class).
+        batch: Pictures per forward pass (as many again of the class), of every process if mpirun
+            starts several.
         accumulation: Forward passes per optimiser step.
         learning_rate: Peak rate of AdamW.
         text_learning_rate: The text encoder's rate. Not given means the same.
@@ -75,6 +78,8 @@ class TrainConfig:
         precision: What the UNet computes in while it is trained: "float32", or "float16" on CUDA.
             What is trained stays float32.
         seed: Of the noise, timesteps, order of the pictures and the LoRA.
+        rng: Whose noise a seed gives where pictures are painted (samples, class pictures):
+            "numpy", "torch-cpu" or "torch-cuda". Training's own noise is NumPy's.
         sample_every: Draw the sample prompts before the first step and every so many steps. Not
             given: never.
         sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
@@ -128,6 +133,7 @@ class TrainConfig:
     gradient_checkpointing: bool = False
     precision: str = "float32"
     seed: int = 0
+    rng: str = NUMPY
     sample_every: int | None = None
     sample_prompts: str | list[str] | None = None
     sample_steps: int = 25
@@ -213,6 +219,7 @@ _CHECKS = {
     "gradient_checkpointing": _SWITCH,
     "device": _one_of(DEVICES),
     "precision": _one_of(PRECISIONS),
+    "rng": _one_of(RNGS),
     "caption_case": _one_of(CASES),
     "train": _one_of(PARTS),
     "targets": _one_of(TARGETS),

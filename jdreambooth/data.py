@@ -110,11 +110,14 @@ class Dataset:
         num_timesteps: int = 1000,
         offset_noise: float = 0.0,
         caption_dropout: float = 0.0,
+        ranks: tuple[int, int] = (0, 1),
     ):
+        """ranks: which of how many processes this is; a batch is the share of this one."""
         self.instances, self.classes = list(instances), list(classes)
         self.batch_size, self.accumulation, self.seed = batch, accumulation, seed
         self.num_timesteps, self.offset_noise = num_timesteps, offset_noise
         self.caption_dropout = caption_dropout
+        self.rank, self.ranks = ranks
 
     def captions(self) -> list[str]:
         """Every caption that can occur, the empty one included."""
@@ -128,8 +131,10 @@ class Dataset:
         return digest.hexdigest()
 
     def batch(self, step: int, micro: int) -> Batch:
-        """The micro-th batch of a step. Four batches of one hold what one batch of four holds."""
-        numbers = range(micro * self.batch_size, (micro + 1) * self.batch_size)
+        """The micro-th batch of a step. Four batches of one hold what one batch of four holds,
+        and so do two of one on each of two ranks."""
+        start = (micro * self.ranks + self.rank) * self.batch_size
+        numbers = range(start, start + self.batch_size)
         drawn = [self._draw(self.instances, step, number, 0) for number in numbers]
         if self.classes:
             drawn += [self._draw(self.classes, step, number, CLASS) for number in numbers]
@@ -138,7 +143,7 @@ class Dataset:
 
     def _draw(self, pictures: list[Picture], step: int, number: int, tag: int):
         """One picture: latent, noise, timestep, caption."""
-        count = step * self.batch_size * self.accumulation + number
+        count = step * self.batch_size * self.ranks * self.accumulation + number
         epoch, place = divmod(count, len(pictures))  # every picture once before any comes again
         order = np.random.default_rng([self.seed, ORDER, tag, epoch]).permutation(len(pictures))
         picture = pictures[order[place]]

@@ -99,7 +99,7 @@ def make_picture(
 
     sd.check_size(size_px, size_px)
     side = size_px // sd.vae_scale
-    z, skipped = gaussian((sd.unet.config.in_channels, side, side), seed)[None], 0
+    z, skipped = gaussian((sd.unet.config.in_channels, side, side), seed, recipe.rng)[None], 0
     if start is not None:
         skipped = recipe.steps - recipe.evaluations
         t = int(sd.schedule.timesteps(recipe.steps)[skipped])

@@ -40,7 +40,8 @@ def train() -> Parser:
         "  jdreambooth train --config run.yaml --out runs/06\n"
         "  jdreambooth train --config runs/05/config.json --resume auto\n"
         "  jdreambooth train --instance-dir dog --instance-prompt 'a sks dog' --out runs/dog \\\n"
-        "      --prior-weight 1 --class-prompt 'a dog' --num-class-images 50\n",
+        "      --prior-weight 1 --class-prompt 'a dog' --num-class-images 50\n"
+        "  mpirun -np 4 jdreambooth train --config run.yaml      # batches four times as large\n",
     )
     add_config(parser)
     parser.add_fields(TrainConfig)

@@ -54,18 +54,22 @@ def pick(
     cfg: PickConfig | None = None,
     device: str = "auto",
     bar: Callable | None = None,
+    out: str | Path | None = None,
+    load: Callable[[runs.Run, int | None], StableDiffusion] = runs.load_model,
 ) -> Report:
     """Paint, measure and judge; writes RUN/pick with all pictures, a grid and pick.json.
 
     prompts: not trained ones; None makes some of the run's template. bar(total) makes a tqdm-like
-    progress bar. Raises RunError, PickError or ValueError for bad input.
+    progress bar. out: another folder than RUN/pick. load(run, step) gives the model of a saved
+    count, or with None the untrained one; it is done with one before it asks for the next.
+    Raises RunError, PickError or ValueError for bad input.
     """
     cfg = cfg or PickConfig()
     run = runs.open_run(run_folder)
     run.result()
     texts = held_out_texts(run, prompts, cfg.template)
     paths = runs.reference_paths(run)
-    folder = files.writable_folder(run.folder / FOLDER)
+    folder = files.writable_folder(run.folder / FOLDER if out is None else out)
     counts = [0, *run.results]
     pictures = len(texts) * cfg.seeds
     total = len(counts) * pictures * (cfg.steps + cfg.draws)
@@ -73,7 +77,7 @@ def pick(
         painted = {}
         for step in reversed(counts):  # the untrained model last: it is needed again
             sd = None  # frees the one before
-            sd = runs.load_model(run, step or None)
+            sd = load(run, step or None)
             painted[step] = _paint_all(sd, run, texts, cfg, progress.update)
             _save(folder / f"step-{step:06d}", painted[step], texts, cfg)
         measured = measure(sd, run, paths, painted, texts, cfg, progress.update)

@@ -10,6 +10,7 @@ from PIL import Image
 
 from jstyle.sd import files, image
 from jstyle.sd.pipeline import StableDiffusion
+from jstyle.sd.rng import NUMPY
 
 from .data import readable_images
 
@@ -25,6 +26,7 @@ def make_class_images(
     guidance: float = 7.5,
     progress: Callable[[int, int], None] | None = None,
     skip_bad: bool = False,
+    rng: str = NUMPY,
 ) -> dict[Path, str]:
     """`count` pictures of the class and their captions; those that are missing are generated.
 
@@ -41,9 +43,10 @@ def make_class_images(
         if not path.exists():
             prompt = prompts[i % len(prompts)]
             picture = sd.generate(
-                prompt, seed + i, num_steps, guidance, height=size_px, width=size_px
+                prompt, seed + i, num_steps, guidance, height=size_px, width=size_px, rng=rng
             )
             made = {"prompt": prompt, "seed": seed + i, "steps": num_steps, "guidance": guidance}
+            made["rng"] = rng
             image.save_png(path, image.to_uint8(picture)[0], made)
             if progress is not None:
                 progress(len(foreign) + i + 1, count)
@@ -51,7 +54,8 @@ def make_class_images(
 
 
 def _pictures(folder: Path, skip_bad: bool) -> list[Path]:
-    has_any = any(p.suffix.lower() in image.SUFFIXES for p in folder.iterdir())
+    shown = [p for p in folder.iterdir() if not p.name.startswith(".")]  # not half-written ones
+    has_any = any(p.suffix.lower() in image.SUFFIXES for p in shown)
     return readable_images(folder, skip_bad) if has_any else []
 
 

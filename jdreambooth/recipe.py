@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jstyle.sd.rng import NUMPY, check_rng
+
 AVERAGE = "average"
 PLACE = "{prompt}"
 
@@ -22,6 +24,8 @@ class Recipe:
             Not given means pure noise.
         strength: With init: how far back towards noise the start lies, above 0 and up to 1.
         template: What is made of a prompt, such as "{prompt} in style_05".
+        rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's (with
+            ":float16" as pipelines in half precision draw it).
 
     Raises ValueError naming the option, its value and what is allowed.
     """
@@ -33,8 +37,10 @@ class Recipe:
     init: str | None = None
     strength: float = 0.9
     template: str = PLACE
+    rng: str = NUMPY
 
     def __post_init__(self):
+        check_rng(self.rng)
         for name, least in (("seed", 0), ("steps", 1), ("guidance", 0)):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= least):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 from tensorboardX import SummaryWriter
 
+from jstyle.sd.startup import jt
+
 from .config import TrainConfig
 from .plots import plot_losses
 from .recipe import Recipe
@@ -23,16 +25,19 @@ TENSORBOARD, PLOT = "tensorboard", "loss.png"
 
 
 class Session:
-    """Passes on what `train` reports. `make_bar(total)` makes a tqdm-like progress bar."""
+    """Passes on what `train` reports. `make_bar(total)` makes a tqdm-like progress bar; sd: a model
+    that is loaded already and is trained in place, else cfg.model is."""
 
-    def __init__(self, cfg: TrainConfig, make_bar: Callable):
-        self.cfg, self.make_bar = cfg, make_bar
+    def __init__(self, cfg: TrainConfig, make_bar: Callable, sd: StableDiffusion | None = None):
+        self.cfg, self.make_bar, self.sd = cfg, make_bar, sd
         self.folder = Path(cfg.out)
         self.bar, self.stage, self.log, self.sampler = None, None, None, None
 
     def run(self) -> RunReport:
+        if jt.rank > 0:  # another process of the run does all this
+            return train(self.cfg, sd=self.sd)
         try:
-            report = train(self.cfg, self.progress, self.on_sample)
+            report = train(self.cfg, self.progress, self.on_sample, self.sd)
             self.draw()
             return report
         finally:
@@ -65,7 +70,7 @@ class Session:
         prompts = cfg.sample_prompts
         if prompts is None:
             prompts = first_captions(json.loads((self.folder / CAPTIONS).read_text("utf-8")))
-        recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance)
+        recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance, rng=cfg.rng)
         return Sampler(self.folder, prompts, recipe, cfg.size_px)
 
     def draw(self) -> None:

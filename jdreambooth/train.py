@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
@@ -26,11 +27,11 @@ from .ema import Average
 from .loss import dreambooth_loss
 from .optimizer import AdamW, clip_gradients, global_norm, lr_at
 from .precision import LossScale, in_half, require_precision
+from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
+from .start import CHECKPOINTS, find_state, open_folder, read_lines, write_lines
 
 log = logging.getLogger("jdreambooth")
-
-CHECKPOINTS = "checkpoints"
 
 
 class TrainingError(RuntimeError):
@@ -85,12 +86,16 @@ class Run:
         self.cfg, self.on_sample = cfg, on_sample
         self.progress = progress or (lambda stage, done, total, metrics: None)
         self.started = time.monotonic()
-        self.folder = _open_folder(cfg)
-        state = _find_state(cfg, self.folder)
+        self.ranks = Ranks()
+        self.folder = Path(cfg.out)
+        self.ranks.first_does(lambda: open_folder(cfg))
+        state = find_state(cfg, self.folder, self.ranks.count)
         paths = readable_images(cfg.instance_dir, cfg.skip_bad_images)
         captions = make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case)
-        files.write_json(self.folder / CONFIG, cfg.to_json())
-        files.write_json(self.folder / CAPTIONS, captions)
+        self.ranks.require_same("pictures and captions", json.dumps(captions))
+        if self.ranks.first:
+            files.write_json(self.folder / CONFIG, cfg.to_json())
+            files.write_json(self.folder / CAPTIONS, captions)
         self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
         self.data = self._dataset({path: captions[path.name] for path in paths})
         self.trained = parameters.choose(self.sd, cfg)
@@ -101,6 +106,7 @@ class Run:
         self.contexts = self._encode_captions()
         self.fingerprint = self.data.fingerprint()
         self.start = 0 if state is None else self._restore(state)
+        self.ranks.share(self._tensors())
         self._tell_passed()
 
     def _tell_passed(self) -> None:
@@ -122,18 +128,8 @@ class Run:
         views = {"crops": cfg.random_crops, "flip": cfg.random_flip, "seed": cfg.seed}
         classes = []
         if cfg.prior_weight > 0:
-            made = prior.make_class_images(
-                sd,
-                cfg.class_dir or self.folder / "class",
-                cfg.class_prompt,
-                cfg.num_class_images,
-                size,
-                cfg.seed,
-                cfg.class_steps,
-                cfg.class_guidance,
-                lambda done, total: self.progress("class", done, total, {}),
-                cfg.skip_bad_images,
-            )
+            made = self.ranks.first_does(lambda: self._class_images(size))
+            made = made or self._class_images(size)
             classes = encode_pictures(sd, made, size, **views)
         return Dataset(
             encode_pictures(sd, instances, size, **views),
@@ -144,6 +140,24 @@ class Run:
             sd.schedule.config.num_train_timesteps,
             cfg.offset_noise,
             cfg.caption_dropout,
+            (self.ranks.rank, self.ranks.count),
+        )
+
+    def _class_images(self, size_px: int) -> dict[Path, str]:
+        """Pictures of the class and their captions; those that are missing are generated."""
+        cfg = self.cfg
+        return prior.make_class_images(
+            self.sd,
+            cfg.class_dir or self.folder / "class",
+            cfg.class_prompt,
+            cfg.num_class_images,
+            size_px,
+            cfg.seed,
+            cfg.class_steps,
+            cfg.class_guidance,
+            lambda done, total: self.progress("class", done, total, {}),
+            cfg.skip_bad_images,
+            cfg.rng,
         )
 
     def _encode_captions(self) -> dict[str, np.ndarray]:
@@ -158,13 +172,15 @@ class Run:
         return self.sd.text_encoder(rows) if self.cfg.train_text_encoder else jt.array(rows)
 
     def go(self) -> RunReport:
-        cfg, metrics = self.cfg, _read_metrics(self.folder / METRICS, self.start)
-        _write_lines(self.folder / METRICS, metrics)
+        cfg, metrics = self.cfg, read_lines(self.folder / METRICS, self.start)
+        if self.ranks.first:
+            write_lines(self.folder / METRICS, metrics)
         with ExitStack() as stack:
             if cfg.gradient_checkpointing:
                 stack.enter_context(checkpointed(self.sd.unet, self.sd.text_encoder))
-            lines = stack.enter_context(open(self.folder / METRICS, "a", encoding="utf-8"))
-            if self.start == 0 and self._samples_at(0):
+            place = self.folder / METRICS if self.ranks.first else os.devnull
+            lines = stack.enter_context(open(place, "a", encoding="utf-8"))
+            if self.ranks.first and self.start == 0 and self._samples_at(0):
                 self.on_sample(0, self.sd)
             for step in range(self.start, cfg.steps):
                 values = self.step(step)
@@ -172,8 +188,10 @@ class Run:
                 metrics.append({"step": step + 1, **values})
                 lines.write(json.dumps(metrics[-1]) + "\n")
                 lines.flush()
-                self._save(step + 1)
+                if self.ranks.first:
+                    self._save(step + 1)
                 self.progress("train", step + 1, cfg.steps, values)
+        self.ranks.first_does(lambda: None)  # the others wait until everything is written
         return RunReport(
             folder=self.folder,
             tensors=len(self.trained.parameters),
@@ -193,6 +211,8 @@ class Run:
         for micro in range(cfg.accumulation):
             losses.append(self._backward(self.data.batch(step, micro)))
         means = {name: float(np.mean([part[name].item() for part in losses])) for name in losses[0]}
+        means = self.ranks.means(means)
+        self.ranks.average(self.optimizer.gradients)
         if self.scale is not None and not self._unscale():
             return {**means, "lr": 0.0, "grad_norm": 0.0}
         gradients, clip = self.optimizer.gradients, cfg.max_grad_norm
@@ -259,6 +279,8 @@ class Run:
         if done == cfg.steps or every and done % every == 0:
             facts = {"step": done, "config": cfg.to_json(), "data": self.fingerprint}
             facts["updates"] = self.optimizer.steps_done
+            if self.ranks.count > 1:
+                facts["ranks"] = self.ranks.count
             if self.scale is not None:
                 facts["loss_scale"] = vars(self.scale)
             arrays = parameters.values_of(self._tensors())
@@ -306,45 +328,3 @@ def _rates(cfg: TrainConfig, names: Iterable[str]) -> dict[str, float]:
         return {}
     rate = cfg.text_learning_rate / cfg.learning_rate
     return {name: rate for name in names if name.startswith("text_encoder.")}
-
-
-def _open_folder(cfg: TrainConfig) -> Path:
-    folder = files.writable_folder(cfg.out)
-    if cfg.resume is None and (folder / METRICS).exists():
-        raise ValueError(f"{folder}: holds a run already; resume it (auto) or choose another out")
-    for place in (folder, folder / CHECKPOINTS):
-        checkpoint.sweep(place)
-    return folder
-
-
-def _find_state(cfg: TrainConfig, folder: Path) -> checkpoint.State | None:
-    """The state to go on from. Raises CheckpointError if it belongs to another configuration."""
-    if cfg.resume is None:
-        return None
-    if cfg.resume == "auto":
-        state = checkpoint.newest_state(folder / CHECKPOINTS)
-    else:
-        state = checkpoint.load_state(Path(cfg.resume))
-    if state is None:
-        return None
-    differences = cfg.differences(state.facts["config"])
-    if differences:
-        raise checkpoint.CheckpointError(
-            f"{state.folder}: cannot go on with another configuration: {'; '.join(differences)}"
-        )
-    if state.facts["step"] > cfg.steps:
-        raise checkpoint.CheckpointError(
-            f"{state.folder}: {state.facts['step']} steps are done, steps = {cfg.steps} are fewer"
-        )
-    return state
-
-
-def _read_metrics(path: Path, steps: int) -> list[dict]:
-    """The lines of the first `steps` steps; what a killed process wrote beyond them is dropped."""
-    lines = path.read_text(encoding="utf-8").splitlines() if steps and path.exists() else []
-    return [json.loads(line) for line in lines[:steps]]
-
-
-def _write_lines(path: Path, metrics: list[dict]) -> None:
-    with files.atomic_write(path) as part:
-        part.write_text("".join(json.dumps(m) + "\n" for m in metrics), encoding="utf-8")

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jstyle.sd.rng import NUMPY
+
 from .recipe import PLACE, Recipe
 
 RECOGNISES = 0.5  # share of its own pictures that a model must recognise to be asked about others
@@ -28,6 +30,7 @@ class PickConfig:
         least_diversity: Of the diversity before training, this share must be left.
         most_copies: Share of the pictures that may be copies of training pictures.
         style_margin: A smaller count wins if its style distance is higher by this at most.
+        rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's.
 
     Raises ValueError naming the option, its value and what is allowed.
     """
@@ -42,6 +45,7 @@ class PickConfig:
     least_diversity: float = 0.6
     most_copies: float = 0.2
     style_margin: float = 0.05
+    rng: str = NUMPY
 
     def __post_init__(self):
         for name, least in (("seeds", 2), ("draws", 1)):
@@ -53,7 +57,8 @@ class PickConfig:
         self.recipe()
 
     def recipe(self) -> Recipe:
-        return Recipe(self.seed, self.steps, self.guidance, template=self.template)
+        how = {"template": self.template, "rng": self.rng}
+        return Recipe(self.seed, self.steps, self.guidance, **how)
 
 
 @dataclass(frozen=True)

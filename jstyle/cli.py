@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, fields
 from functools import partial
+from pathlib import Path
 
 from jsonargparse import Namespace
 
@@ -49,7 +50,7 @@ def _stylize(args: Namespace) -> int:
     cfg = _style_config(args)
     words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
     model = (args.model, args.variant, args.device, _several(args.lora))
-    done = stylize(*words, *model, tell=partial(say, args))
+    done = stylize(*words, *model, tell=partial(say, args), batch=args.batch)
     if done.skipped:
         say(args, f"skipped {count(done.skipped, 'finished result')}")
     if done.written:
@@ -77,7 +78,7 @@ def _reconstruct(args: Namespace) -> int:
 def _generate(args: Namespace) -> int:
     from .commands.generate import generate
 
-    names = ("seed", "steps", "guidance", "negative", "height", "width")
+    names = ("seed", "rng", "steps", "guidance", "negative", "height", "width")
     names += ("model", "variant", "device")
     given = {name: args[name] for name in names}
     given |= {"loras": _several(args.lora), "tell": partial(say, args)}
@@ -104,6 +105,56 @@ def _demo(args: Namespace) -> int:
     return 0
 
 
+def _parity(args: Namespace) -> int:
+    from .commands import parity
+
+    same = ("model", "variant", "device", "reference", "prompt", "steps", "seed", "rng", "size_px")
+    same += ("dtype", "slack", "inject_fault")
+    stages = None if args.only is None else tuple(args.only.replace(" ", "").split(","))
+    request = parity.Request(
+        images=tuple(_several(args.image)), stages=stages, **{name: args[name] for name in same}
+    )
+    bar = progress_bar(args, "eval")
+    if args.record is not None:
+        if args.against is not None:
+            raise ValueError("--record and --against exclude each other")
+        if args.out is not None:
+            raise ValueError("--out is for the report of a comparison; leave out --record")
+        say(args, f"recorded in {parity.record(request, args.record, bar)}")
+        return 0
+    out = args.out or parity.OUT
+    report = parity.compare(request, out, bar, args.against)
+    say(args, report.as_text())
+    say(args, f"look at {Path(out) / parity.PAGE}")
+    return 0 if report.passed else 1
+
+
+def _score(args: Namespace) -> int:
+    from .commands import score
+
+    names = [field.name for field in fields(score.Request)]
+    request = score.Request(**{name: args[name] for name in names})
+    if args.where:
+        say(args, score.where(request))
+        return 0
+    say(args, score.as_text(score.score(request, progress_bar(args, "image"))))
+    return 0
+
+
+def _warmup(args: Namespace) -> int:
+    from .commands.warmup import TASKS, warm_up
+
+    tasks = TASKS if args.task == "all" else (args.task,)
+    model = (args.model, args.variant, args.device)
+    done = warm_up(_style_config(args), progress_bar(args, "stage"), tasks, *model)
+    say(
+        args,
+        f"compiled {count(done.compiled, 'kernel')} in {sum(done.seconds.values()):.1f} s; "
+        f"{done.kernels_after} are in the cache",
+    )
+    return 0
+
+
 def _doctor(args: Namespace) -> int:
     from .commands import doctor
 
@@ -119,6 +170,9 @@ COMMANDS = {
     ),
     "generate": Command("pictures from prompts", options.generate, _generate),
     "demo": Command("the shipped pictures through the shipped model", options.demo, _demo),
+    "parity": Command("this package against PyTorch, layer by layer", options.parity, _parity),
+    "score": Command("how good a contest's submission is", options.score, _score),
+    "warmup": Command("compile now what a model and a task need later", options.warmup, _warmup),
     "doctor": Command(
         "what works on this machine, and how to mend the rest", options.doctor, _doctor
     ),

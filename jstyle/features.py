@@ -5,7 +5,7 @@ Plain Python objects on purpose: a Var held by a Jittor module would become one 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from .sd.startup import jt
 
@@ -27,20 +27,26 @@ class FeatureBank:
     def __setitem__(self, key: tuple[str, str, int], value: jt.Var):
         self._features[key] = value.detach().cast(self.dtype)
 
+    def settle(self) -> None:
+        """Called when all that was put in so far has been computed."""
+
     def __getitem__(self, key: tuple[str, str, int]) -> jt.Var:
         try:
-            return self._features[key].float32()
+            return self._stored(key).float32()
         except KeyError:
             raise KeyError(self._explain(*key)) from None
 
+    def _stored(self, key: tuple[str, str, int]) -> jt.Var:
+        return self._features[key]
+
     def __contains__(self, key) -> bool:
-        return key in self._features
+        return key in set(self)
 
     def __iter__(self) -> Iterator[tuple[str, str, int]]:
         return iter(self._features)
 
     def __len__(self) -> int:
-        return len(self._features)
+        return sum(1 for _ in self)
 
     @property
     def nbytes(self) -> int:
@@ -49,13 +55,23 @@ class FeatureBank:
         return size * sum(v.numel() for v in self._features.values())
 
     def _explain(self, part: str, site: str, t: int) -> str:
-        here = sorted(at for p, s, at in self._features if (p, s) == (part, site))
+        here = sorted(at for p, s, at in self if (p, s) == (part, site))
         if here:
             near = sorted(sorted(here, key=lambda at: abs(at - t))[:2])
             return f"no {part!r} of {site} at timestep {t}; nearest recorded: {near}"
-        parts = "".join(sorted({p for p, s, _ in self._features if s == site})) or "none"
-        sites = ", ".join(sorted({s for _, s, _ in self._features})) or "none"
+        parts = "".join(sorted({p for p, s, _ in self if s == site})) or "none"
+        sites = ", ".join(sorted({s for _, s, _ in self})) or "none"
         return f"no {part!r} of {site} (parts there: {parts}); recorded sites: {sites}"
+
+
+class JoinedBank:
+    """The features of several images, of one bank each, as one batch."""
+
+    def __init__(self, banks: Sequence[FeatureBank]):
+        self.banks = tuple(banks)
+
+    def __getitem__(self, key: tuple[str, str, int]) -> jt.Var:
+        return jt.concat([bank[key] for bank in self.banks])
 
 
 class Recorder:
@@ -73,6 +89,7 @@ class Recorder:
         self.bank, self.parts, self.window, self.t = bank, parts, window, None
 
     def at(self, t: int):
+        self.bank.settle()  # the loop has waited for the evaluation before this one
         self.t = int(t)
 
     def __call__(self, site: str, q: jt.Var, k: jt.Var, v: jt.Var):

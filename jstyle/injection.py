@@ -52,9 +52,14 @@ class StyleInjector:
         q_c = self.queries["q", site, self.t]
         k_s = self.keys_values["k", site, self.t]
         v_s = self.keys_values["v", site, self.t]
-        # tau on the queries is tau on the logits
-        mixed = self.tau * (gamma * q_c + (1.0 - gamma) * q)
-        return mixed, _to_batch(k_s, q.shape[0]), _to_batch(v_s, q.shape[0])
+        return inject(q_c, k_s, v_s, q, gamma, self.tau)
+
+
+def inject(q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float):
+    """(q, k, v) of the injected attention for the result's queries q (B, tokens, heads, head_dim);
+    the content's q_c and the style's k_s and v_s have a batch of B or 1."""
+    mixed = tau * (gamma * q_c + (1.0 - gamma) * q)  # tau on the queries is tau on the logits
+    return mixed, _to_batch(k_s, q.shape[0]), _to_batch(v_s, q.shape[0])
 
 
 def _to_batch(x: jt.Var, batch: int) -> jt.Var:

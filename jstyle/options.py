@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from .config import PRESETS, StyleConfig
+from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
+from .score.total import ARTFID, PROTOCOLS
 from .sd.console import Parser, add_config, add_device, add_model, make_parser
+from .sd.rng import NUMPY, RNGS
 
 
 def _parser(command: str, description: str, examples: str) -> Parser:
@@ -48,6 +50,12 @@ def stylize() -> Parser:
     )
     add_model(parser)
     _add_lora(parser)
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=RESULTS_TOGETHER,
+        help="how many results of one image are sampled together; fewer need less memory",
+    )
     parser.add_presets(PRESETS, "paper")
     parser.add_fields(StyleConfig)
     return parser
@@ -87,6 +95,12 @@ def generate() -> Parser:
     )
     parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
+    parser.add_argument(
+        "--rng",
+        default=NUMPY,
+        help=f"whose noise a seed gives: {', '.join(RNGS)}; with PyTorch's, a picture that "
+        "diffusers made is made again",
+    )
     parser.add_argument("--steps", type=int, default=50, help="DDIM steps")
     parser.add_argument(
         "--guidance", type=float, default=7.5, help="1 is without guidance, and twice as fast"
@@ -115,6 +129,25 @@ def demo() -> Parser:
     return parser
 
 
+def warmup() -> Parser:
+    parser = _parser(
+        "warmup",
+        "Compile everything that a model and a task need, before it matters: each part of the task "
+        "runs once, briefly. Give the options that the real run will have. Later starts, of any "
+        "picture size, compile nothing.",
+        "  jstyle warmup\n"
+        "  jstyle warmup --model sd21 --task stylize --feature-dtype float16\n"
+        "  jstyle warmup --model sd21 --task generate --size-px 512\n",
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--task", type=str, default="all", help="stylize, generate, or all (the default)"
+    )
+    add_model(parser)
+    parser.add_fields(StyleConfig, skip={"steps", "window"})
+    return parser
+
+
 def doctor() -> Parser:
     parser = _parser(
         "doctor",
@@ -123,4 +156,133 @@ def doctor() -> Parser:
         "  jstyle doctor\n  jstyle doctor --json\n",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    return parser
+
+
+def parity() -> Parser:
+    from .parity.task import STAGES  # brings NumPy, which help for other commands does not need
+
+    parser = _parser(
+        "parity",
+        "The same weights, noise and inputs through this package and through diffusers on PyTorch "
+        "(extra parity), compared from the single module to the finished picture. Leaves "
+        "parity.json and parity.html. Exit code 1 when something is beyond its limit. "
+        "--record and --against compare machines and versions without a common environment.",
+        "  jstyle parity\n"
+        "  jstyle parity --model sd21 --steps 20 --image photo.jpg --image painting.jpg\n"
+        "  jstyle parity --model FOLDER --only text_encoder,unet --size-px 256\n"
+        "  jstyle parity --only unet --inject-fault mid_block.attentions.0.proj_in  (exit code 1)\n"
+        "  jstyle parity --record here            then, on another machine or version:\n"
+        "  jstyle parity --against here --device cuda --slack 20\n"
+        "  jstyle parity --record here --reference torch     (PyTorch's values, for a machine "
+        "without it)\n\n"
+        "a recording is a folder:\n"
+        "  task.json, inputs.safetensors          what is to be computed, and from what\n"
+        "  index.json                             who did; per stage a file and its entries, in\n"
+        "                                         order: [name, name under which the file has it]\n"
+        "  STAGE.safetensors                      float32 values; equal ones are there once\n"
+        "  more: python -c 'import jstyle.parity; help(jstyle.parity)'\n",
+    )
+    add_config(parser)
+    add_model(parser)
+    parser.add_argument(
+        "--reference",
+        type=str | None,
+        default=None,
+        help="torch, with which ours is compared unless --against names a recording",
+    )
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        help="the content; given twice, the style too (default: shipped pictures)",
+    )
+    parser.add_argument("--prompt", type=str | None, default=None, help="(a photograph of a cat)")
+    parser.add_argument(
+        "--steps", type=int | None, default=None, help="of inversion and sampling (10)"
+    )
+    parser.add_argument("--seed", type=int | None, default=None, help="of the noise (0)")
+    parser.add_argument(
+        "--rng", type=str | None, default=None, help=f"whose noise: {', '.join(RNGS)} ({NUMPY})"
+    )
+    parser.add_argument(
+        "--size-px", type=int | None, default=None, help="of the pictures (the model's own)"
+    )
+    parser.add_argument(
+        "--only", type=str | None, default=None, help=f"some of {','.join(STAGES)} (all)"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float32",
+        help="in which our UNet computes: float32 or float16, with wider limits; the training step "
+        "and the reference stay in float32",
+    )
+    parser.add_argument(
+        "--slack", type=float, default=1.0, help="what the limits are multiplied with, at least 1"
+    )
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="folder for the report (jstyle-parity)"
+    )
+    parser.add_argument(
+        "--record", type=str | None, default=None, help="write one side's values here and stop"
+    )
+    parser.add_argument(
+        "--against", type=str | None, default=None, help="compare with the values recorded here"
+    )
+    parser.add_argument(
+        "--inject-fault",
+        type=str | None,
+        default=None,
+        metavar="MODULE",
+        help="make this module of ours wrong by one per cent, to see it found",
+    )
+    return parser
+
+
+def score() -> Parser:
+    parser = _parser(
+        "score",
+        "The contest's score of a submission: six metrics and their total, as the organiser's "
+        "checker computes them, quirks included. A metric whose weights are missing is reported as "
+        "missing, and there is no total then; hist needs none. Other protocols judge by the "
+        "DreamBooth paper's measures, or a folder of stylisations by StyleID's.",
+        "  jstyle score results contest --hist-only\n"
+        "  jstyle score results contest --weights weights --json score.json\n"
+        "  jstyle score results contest --metrics hist,dino --styles 00,05\n"
+        "  jstyle score results contest --protocol dreambooth\n"
+        "  jstyle score stylised --protocol artfid --content photos --style paintings\n"
+        "  jstyle score --where               which weights, from where, and where to put them\n",
+    )
+    add_config(parser)
+    folders = {"type": str | None, "nargs": "?", "default": None}
+    parser.add_argument("result", help="the submission: RESULT/STYLE/PROMPT.png", **folders)
+    parser.add_argument(
+        "root", help="the contest: ROOT/STYLE/prompt.json and ROOT/STYLE/images", **folders
+    )
+    parser.add_argument(
+        "--protocol", default="contest", help=f"whose measures: {', '.join((*PROTOCOLS, ARTFID))}"
+    )
+    parser.add_argument(
+        "--metrics",
+        type=str | None,
+        default=None,
+        help="some of contest's " + ",".join(PROTOCOLS["contest"]) + " or of dreambooth's "
+        f"{','.join(PROTOCOLS['dreambooth'])} (all of the protocol)",
+    )
+    parser.add_argument("--hist-only", action="store_true", help="hist alone: at once, no weights")
+    parser.add_argument(
+        "--corrected", action="store_true", help="without the checker's quirks (hist, clip_iqa)"
+    )
+    for name, text in {
+        "--styles": "only these, such as 00,05 (all)",
+        "--content": "artfid: the contents that were stylised, a folder",
+        "--style": "artfid: the styles, a folder; results are CONTENT_stylized_STYLE.png",
+        "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
+        "--words": "clip_r's list of words, one per line (clip_r_prompts.txt among the weights)",
+        "--cache": "folder where features of pictures are kept, or none (the user's cache)",
+        "--json": "write the report to this file, with every style's values",
+    }.items():
+        parser.add_argument(name, type=str | None, default=None, help=text)
+    parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
+    add_device(parser)
     return parser

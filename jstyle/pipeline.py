@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
@@ -12,10 +14,14 @@ from .config import StyleConfig
 from .features import FeatureBank, Recorder, in_window
 from .injection import StyleInjector, gamma_at, resolve_sites
 from .inversion import Inversion, ddim_invert
+from .recompute import ReplayInjector, resample
 from .sd import image as image_files
 from .sd.attention import edit_attention
 from .sd.pipeline import StableDiffusion
 from .sd.startup import jt
+from .storage import DiskBank, choose, feature_bytes
+
+log = logging.getLogger("jstyle")
 
 Image = jt.Var | np.ndarray
 Progress = Callable[[int, int], object]
@@ -28,10 +34,11 @@ class JStyleID:
     style may differ in size, and either may be one image for a batch of the other.
     `progress(done, total)`, where given, is called after every UNet evaluation; an inversion and
     a transfer take `steps` of them each, a whole stylisation 3 x steps.
+    scratch: the folder for the file of features that are kept on disk; None: for temporary files.
     """
 
-    def __init__(self, sd: StableDiffusion):
-        self.sd = sd
+    def __init__(self, sd: StableDiffusion, scratch: str | PathLike | None = None):
+        self.sd, self.scratch = sd, scratch
         self._empty_prompt = None
 
     def stylize(
@@ -44,9 +51,12 @@ class JStyleID:
         """`content` in the style of `style`. Raises ValueError for images or options that do not
         fit the model."""
         cfg = StyleConfig() if cfg is None else cfg
+        images = {"q": self._checked(content, cfg), "kv": self._checked(style, cfg)}
+        needed = sum(self.feature_bytes(cfg, x.shape, parts) for parts, x in images.items())
+        cfg = self.decide(cfg, needed)
         first, second, third = _shares(progress, cfg.steps, 3)
-        noise_c = self.invert(content, cfg, "q", first)
-        noise_s = self.invert(style, cfg, "kv", second)
+        noise_c = self.invert(images["q"], cfg, "q", first)
+        noise_s = self.invert(images["kv"], cfg, "kv", second)
         return self.transfer(noise_c, noise_s, cfg, third)
 
     def invert(
@@ -57,14 +67,18 @@ class JStyleID:
         A content image needs "q", a style image "kv", one that is used as both "qkv".
         N contents and M styles thus take N + M inversions, each followed by any transfers.
         """
-        z = self.sd.encode_image(self._checked(image, cfg))
-        recorder = Recorder(FeatureBank(cfg.feature_dtype), parts, cfg.window)
+        image = self._checked(image, cfg)
+        z = self.sd.encode_image(image)
+        cfg = self.decide(cfg, self.feature_bytes(cfg, image.shape, parts))
         sites = self._sites(cfg) if parts else ()
-        with edit_attention(self.sd.unet, sites, recorder):
+        recorder = Recorder(self._bank(cfg), parts, cfg.window)
+        trail = {} if sites and cfg.features == "recompute" else None
+        with edit_attention(self.sd.unet, sites if trail is None else (), recorder):
             context = self._context(z.shape[0])
             loop = ddim_invert(self.sd, z, context, cfg.steps, before_step=recorder.at)
-            z = _run(loop, cfg.steps, progress)
-        return Inversion(z, recorder.bank, cfg.steps)
+            z = _run(loop if trail is None else _traced(loop, z, trail), cfg.steps, progress)
+        recorder.bank.settle()
+        return Inversion(z, recorder.bank, cfg.steps, trail or {})
 
     def transfer(
         self,
@@ -82,10 +96,36 @@ class JStyleID:
         if cfg.init_adain:
             z = adain(z, style.latent)
         gamma = gamma_at(cfg.gamma, self.sd.schedule.timesteps(cfg.steps))
+        sites = self._sites(cfg)
+        if sites and _both_traced(content, style):
+            rows = content.latent.shape[0], style.latent.shape[0]
+            replay = ReplayInjector(*rows, gamma, cfg.tau, cfg.feature_dtype)
+            edit = (self._context(1), sites, replay, cfg.window)
+            loop = resample(self.sd, z, content, style, *edit)
+            return self.sd.decode(_run(loop, cfg.steps, progress))
         injector = StyleInjector(content.features, style.features, gamma, cfg.tau, cfg.window)
-        with edit_attention(self.sd.unet, self._sites(cfg), injector):
+        with edit_attention(self.sd.unet, sites, injector):
             z = self._sample(z, cfg, injector.at, progress)
         return self.sd.decode(z)
+
+    def feature_bytes(self, cfg: StyleConfig, shape: Sequence[int], parts: str) -> int:
+        """Bytes that the inversion of images of this shape (B, 3, H, W) records."""
+        sites = self._sites(cfg) if parts else ()
+        times = sum(in_window(int(t), cfg.window) for t in self.sd.schedule.timesteps(cfg.steps))
+        latent = shape[2] // self.sd.vae_scale, shape[3] // self.sd.vae_scale
+        unet = self.sd.unet.config
+        return shape[0] * feature_bytes(unet, sites, parts, times, latent, cfg.feature_dtype)
+
+    def decide(
+        self, cfg: StyleConfig, nbytes: int, tell: Callable[[str], object] = log.info
+    ) -> StyleConfig:
+        """`cfg` with "auto" replaced by the best place for `nbytes` of features, told in a line."""
+        if cfg.features != "auto":
+            return cfg
+        chosen, why = choose(nbytes, self.scratch)
+        if nbytes:
+            tell(why)
+        return replace(cfg, features=chosen)
 
     def reconstruct(
         self, image: Image, cfg: StyleConfig | None = None, progress: Progress | None = None
@@ -102,6 +142,11 @@ class JStyleID:
         size_px = own if cfg.size_px is None else cfg.size_px
         self.sd.check_size(size_px, size_px)
         return image_files.load(path, size_px=size_px)
+
+    def _bank(self, cfg: StyleConfig) -> FeatureBank:
+        if cfg.features == "disk":
+            return DiskBank(cfg.feature_dtype, self.scratch)
+        return FeatureBank(cfg.feature_dtype)
 
     def _sample(self, z: jt.Var, cfg: StyleConfig, before_step, progress) -> jt.Var:
         context = self._context(z.shape[0])
@@ -156,6 +201,26 @@ def _paired_latent(content: Inversion, style: Inversion, cfg: StyleConfig) -> jt
     if n != m and 1 not in (n, m):
         raise ValueError(f"{n} contents and {m} styles: must be equal, or one of them 1")
     return content.latent.expand(max(n, m), *content.latent.shape[1:])
+
+
+def _both_traced(content: Inversion, style: Inversion) -> bool:
+    """True if features are to be computed again. Raises ValueError if one side has them."""
+    if bool(content.trail) != bool(style.trail):
+        traced, other = ("content", "style") if content.trail else ("style", "content")
+        raise ValueError(
+            f"the {traced} was inverted with features = recompute and the {other} without; "
+            "they must be the same"
+        )
+    return bool(content.trail)
+
+
+def _traced(
+    loop: Iterator[tuple[int, jt.Var]], z: jt.Var, trail: dict[int, jt.Var]
+) -> Iterator[tuple[int, jt.Var]]:
+    """The same loop; `trail` gets what the network saw at each timestep, first z."""
+    for t, after in loop:
+        trail[t], z = z, after
+        yield t, z
 
 
 def _run(loop: Iterator[tuple[int, jt.Var]], steps: int, progress: Progress | None) -> jt.Var:

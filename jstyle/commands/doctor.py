@@ -21,9 +21,9 @@ from importlib import metadata
 from pathlib import Path
 
 from .. import __version__
+from ..machine import free_disk_bytes, free_memory_bytes
 from ..sd import hub, toolchain
 from ..sd.toolchain import cache_root, is_compiled
-from .machine import free_disk_bytes, free_memory_bytes
 
 OK, SLOW, FAIL = "ok", "slow", "FAIL"
 RUNTIME = ("jittor", "numpy", "pillow", "safetensors", "transformers", "huggingface_hub")

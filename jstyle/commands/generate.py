@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..sd import image
+from ..sd.rng import NUMPY, check_rng
 from . import outputs
 from .inputs import find_model, start
 
@@ -31,13 +32,16 @@ def generate(
     device: str = "auto",
     loras: Sequence[str] = (),
     tell: Callable[[str], None] = log.info,
+    rng: str = NUMPY,
 ) -> list[Path]:
     """Write one picture per prompt, each with its record; prompt i has the seed seed + i.
 
     out: a PNG's name for one prompt, otherwise a folder with 000_PROMPT.png, 001_PROMPT.png, ...
     loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each.
+    rng: where the noise of a seed comes from, see jstyle/sd/rng.
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
+    check_rng(rng)
     targets = name_pictures(prompts, out)
     with ExitStack() as stack:
         stack.enter_context(outputs.writable(targets[0].parent))
@@ -51,6 +55,7 @@ def generate(
             "negative": negative,
             "height": height,
             "width": width,
+            "rng": rng,
         }
         with bar(steps * len(prompts)) as progress:
             for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):

@@ -12,6 +12,8 @@ import numpy as np
 from .. import __version__
 from ..sd import files, image
 
+OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
+
 
 def picture_path(out: str | Path) -> Path:
     """`out` as the path of one PNG. Raises ValueError for another suffix or a folder."""
@@ -55,9 +57,8 @@ def write_result(picture: Path, pixels: np.ndarray, record: dict) -> None:
     """Save uint8 (H, W, 3), then its record; a result is finished when its record is there."""
     record_path(picture).unlink(missing_ok=True)
     record = {"jstyle": __version__, **record}
-    image.save_png(
-        picture, pixels, metadata={k: v for k, v in record.items() if k != "seconds"}
-    )  # without times the same work gives the same bytes
+    inside = {name: value for name, value in record.items() if name not in OF_THE_RUN}
+    image.save_png(picture, pixels, metadata=inside)
     try:
         files.write_json(record_path(picture), record)
     except BaseException:

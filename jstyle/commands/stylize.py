@@ -12,12 +12,14 @@ from pathlib import Path
 from time import perf_counter
 
 from .. import __version__
-from ..config import StyleConfig
+from ..config import RESULTS_TOGETHER, StyleConfig
 from ..sd import image
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
 
 log = logging.getLogger("jstyle")
+
+ROLES = {"content": "q", "style": "kv"}  # and which parts of attention each gives
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,18 @@ def stylize(
     device: str = "auto",
     loras: Sequence[str] = (),
     tell: Callable[[str], None] = log.info,
+    batch: int = RESULTS_TOGETHER,
 ) -> Summary:
     """Stylise every content in every style. `bar(total)` makes a tqdm-like progress bar.
 
-    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each.
+    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about where
+    recorded features are kept. batch: results that are sampled together, at most.
 
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
     """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
     contents, styles = find_pictures(content), find_pictures(style)
     targets = name_results(contents, styles, out, inputs=(content, style))
     with outputs.writable(next(iter(targets.values())).parent):
@@ -67,7 +73,7 @@ def stylize(
         summary = Summary(skipped=len(pairs) - len(todo))
         if todo:
             with start(found, device, tell) as started:
-                run_pairs(started, found, todo, cfg, bar, summary)
+                run_pairs(started, found, todo, cfg, bar, summary, tell, batch)
     return summary
 
 
@@ -106,12 +112,12 @@ def name_results(
 
 
 def result_key(content: Picture, style: Picture, cfg: StyleConfig, model: Model) -> str:
-    """A hash of everything that the result depends on."""
+    """A hash of everything that the result depends on: not of where features were kept."""
     facts = [
         __version__,
         content.sha256,
         style.sha256,
-        asdict(cfg),
+        _settings(cfg),
         model.key,
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -124,84 +130,105 @@ def run_pairs(
     cfg: StyleConfig,
     bar: Callable,
     summary: Summary,
+    tell: Callable[[str], None] = log.info,
+    batch: int = RESULTS_TOGETHER,
 ) -> None:
     """Make the results of `pairs`, adding to `summary` as they are finished.
 
-    The side with more images is walked through one by one; the inversions of the other side are
-    kept for all its turns, so every image is inverted once and the fewest features are held.
+    The side with more images is walked through; the inversions of the other side are kept for all
+    its turns, so every image is inverted once and the fewest features are held. Up to `batch`
+    results are sampled together: those of one image's turn or, where the other side has only one
+    image, of as many turns.
     """
     from ..pipeline import JStyleID
-    from .spill import InversionStore
 
-    styler = JStyleID(started.sd)
-    contents, styles = {p.content for p in pairs}, {p.style for p in pairs}
-    kept_role = "style" if len(contents) >= len(styles) else "content"
+    styler = JStyleID(started.sd, scratch=pairs[0].out.parent)
+    counts = {role: len({getattr(pair, role) for pair in pairs}) for role in ROLES}
+    walked = "content" if counts["content"] >= counts["style"] else "style"
+    groups = _groups(pairs, walked, batch)
+    cfg = _decide_features(styler, cfg, groups, counts, walked, tell)
     times = {"start": started.start_seconds, "load": started.load_seconds}
     summary.seconds = {**times, "inversion": 0.0, "sampling": 0.0}
-    evaluations = cfg.steps * (len(contents) + len(styles) + len(pairs))
-    with (
-        InversionStore(len(styles if kept_role == "style" else contents)) as store,
-        bar(evaluations) as progress,
-    ):
-
-        def advance(done: int, total: int):
-            progress.update()
-
-        inverter = _Inverter(styler, cfg, advance, store, kept_role)
-        for pair in _in_rows(pairs, kept_role):
-            progress.set_postfix_str(pair.out.name, refresh=False)
-            noise_c, noise_s, inversion = inverter(pair)
-            before = perf_counter()
-            result = styler.transfer(noise_c, noise_s, cfg, advance)
-            pixels = image.to_uint8(result)[0]
-            sampling = perf_counter() - before
-            seconds = {**times, "inversion": inversion, "sampling": sampling}
-            outputs.write_result(pair.out, pixels, _record(pair, cfg, model, started, seconds))
-            log.info("wrote %s", pair.out)
-            summary.written.append(pair.out)
-            summary.seconds["sampling"] += sampling
+    with bar(cfg.steps * (sum(counts.values()) + len(pairs))) as progress:
+        inverter = _Inverter(styler, cfg, lambda *_: progress.update(), walked)
+        for together in groups:
+            progress.set_postfix_str(together[0].out.name, refresh=False)
+            sides = inverter(together)
+            before, rows = perf_counter(), len(together)
+            result = styler.transfer(*sides, cfg, lambda *_, n=rows: progress.update(n))
+            pictures = image.to_uint8(result)
+            del sides  # lets go of the walked images' features before the next are recorded
+            sampling = (perf_counter() - before) / rows
+            for pair, pixels in zip(together, pictures, strict=True):
+                seconds = {**times, "inversion": inverter.seconds_of(pair), "sampling": sampling}
+                outputs.write_result(pair.out, pixels, _record(pair, cfg, model, started, seconds))
+                log.info("wrote %s", pair.out)
+                summary.written.append(pair.out)
+                summary.seconds["sampling"] += sampling
         summary.seconds["inversion"] = sum(inverter.seconds.values())
+
+
+def _groups(pairs: list[Pair], walked: str, batch: int) -> list[list[Pair]]:
+    """The pairs in groups of at most `batch`, ordered so that each image of the walked side has its
+    turns in a row."""
+    rows: dict[Picture, list[Pair]] = {}
+    for pair in pairs:
+        rows.setdefault(getattr(pair, walked), []).append(pair)
+    turns = list(rows.values())
+    if all(len(row) == 1 for row in turns):
+        turns = [[pair for row in turns for pair in row]]
+    return [row[i : i + batch] for row in turns for i in range(0, len(row), batch)]
+
+
+def _decide_features(styler, cfg: StyleConfig, groups, counts, walked: str, tell) -> StyleConfig:
+    """`cfg` with the place of all features that are held at once: those of every kept image and
+    of the walked ones of a group."""
+    if not cfg.inject or cfg.features != "auto":
+        return cfg
+    shape = styler.load(groups[0][0].content.path, cfg).shape
+    most = max(len({getattr(pair, walked) for pair in group}) for group in groups)
+    held = {**counts, walked: most}
+    needed = sum(held[role] * styler.feature_bytes(cfg, shape, ROLES[role]) for role in ROLES)
+    return styler.decide(cfg, needed, tell)
 
 
 class _Inverter:
     """Inverts each image of a run once, remembering the seconds that each took."""
 
-    def __init__(self, styler, cfg: StyleConfig, progress, store, kept_role: str):
-        self.styler, self.cfg, self.progress = styler, cfg, progress
-        self.store, self.kept_role = store, kept_role
-        self.current: tuple = (None, None)
+    def __init__(self, styler, cfg: StyleConfig, progress, walked: str):
+        self.styler, self.cfg, self.progress, self.walked = styler, cfg, progress, walked
+        self.held: dict[tuple[str, Picture], object] = {}
         self.seconds: dict[tuple[str, Picture], float] = {}
 
-    def __call__(self, pair: Pair):
-        """(content's inversion, style's inversion, seconds that both took when they were made)"""
-        content, style = self._of("content", pair.content), self._of("style", pair.style)
-        seconds = self.seconds["content", pair.content] + self.seconds["style", pair.style]
-        return content, style, seconds
+    def __call__(self, together: list[Pair]) -> list:
+        """[contents, styles] of these pairs, each one joined inversion."""
+        from ..inversion import join
+
+        needed = {(self.walked, getattr(pair, self.walked)) for pair in together}
+        self.held = {k: v for k, v in self.held.items() if k[0] != self.walked or k in needed}
+        return [join([self._of(role, getattr(pair, role)) for pair in together]) for role in ROLES]
+
+    def seconds_of(self, pair: Pair) -> float:
+        """What both inversions took when they were made."""
+        return sum(self.seconds[role, getattr(pair, role)] for role in ROLES)
 
     def _of(self, role: str, picture: Picture):
-        if role == self.kept_role:
-            if picture not in self.store:
-                self.store.keep(picture, self._invert(role, picture))
-            return self.store[picture]
-        if self.current[0] != picture:
-            self.current = (None, None)  # let go of the last one's features first
-            self.current = picture, self._invert(role, picture)
-        return self.current[1]
+        if (role, picture) not in self.held:
+            self.held[role, picture] = self._invert(role, picture)
+        return self.held[role, picture]
 
     def _invert(self, role: str, picture: Picture):
         before = perf_counter()
-        parts = ("q" if role == "content" else "kv") if self.cfg.inject else ""
+        parts = ROLES[role] if self.cfg.inject else ""
         pixels = self.styler.load(picture.path, self.cfg)
         inversion = self.styler.invert(pixels, self.cfg, parts, self.progress)
         self.seconds[role, picture] = perf_counter() - before
         return inversion
 
 
-def _in_rows(pairs: list[Pair], kept_role: str) -> list[Pair]:
-    """The pairs ordered so that each image of the side that is not kept has its turns in a row."""
-    walked = "content" if kept_role == "style" else "style"
-    turns = {getattr(pair, walked): i for i, pair in enumerate(pairs)}
-    return sorted(pairs, key=lambda pair: turns[getattr(pair, walked)])
+def _settings(cfg: StyleConfig) -> dict:
+    """All that a picture depends on."""
+    return {name: value for name, value in asdict(cfg).items() if name != "features"}
 
 
 def _record(
@@ -213,7 +240,8 @@ def _record(
         "command": "stylize",
         "content": pair.content.facts,
         "style": pair.style.facts,
-        "config": asdict(cfg),
+        "config": _settings(cfg),
+        "features": cfg.features,
         "model": model.facts,
         "device": started.device,
         "versions": runtime.versions(),

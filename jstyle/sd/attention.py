@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 from .kernels import attend
-from .layers import FeedForward, GroupNorm, LayerNorm
+from .layers import Conv2d, FeedForward, GroupNorm, LayerNorm
 from .startup import jt
 
 nn = jt.nn
@@ -84,7 +84,7 @@ class Transformer2DModel(nn.Module):
     def __init__(self, channels: int, context_dim: int, num_heads: int, linear: bool, groups: int):
         self.linear = linear
         self.norm = GroupNorm(groups, channels, 1e-6)
-        project = nn.Linear if linear else lambda i, o: nn.Conv(i, o, 1)
+        project = nn.Linear if linear else lambda i, o: Conv2d(i, o, 1)
         self.proj_in = project(channels, channels)
         self.transformer_blocks = nn.ModuleList(
             [BasicTransformerBlock(channels, context_dim, num_heads)]

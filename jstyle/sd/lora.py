@@ -17,6 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .kernels import convolve
+from .layers import Conv2d
 from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
 from .startup import jt
 from .weights import WeightsError
@@ -86,11 +88,11 @@ class LoRALinear(_WithLoRA, nn.Linear):
         return nn.linear(nn.linear(x, _like(adapter.lora_A, x)), _like(adapter.lora_B, x))
 
 
-class LoRAConv(_WithLoRA, nn.Conv):
+class LoRAConv(_WithLoRA, Conv2d):
     def _change(self, x, adapter: Adapter):
         down, up = _like(adapter.lora_A, x), _like(adapter.lora_B, x)
-        h = nn.conv2d(x, down, None, self.stride, self.padding, self.dilation)
-        return nn.conv2d(h, up)
+        h = convolve(x, down, self.stride[0], self.padding[0])
+        return convolve(h, up)
 
 
 def _like(var, x):

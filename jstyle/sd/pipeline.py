@@ -19,6 +19,7 @@ from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
 from .files import atomic_write, write_json
 from .noise import gaussian
+from .rng import NUMPY
 from .schedule import Schedule
 from .startup import jt
 from .tokenizer import Tokenizer
@@ -219,9 +220,12 @@ class StableDiffusion:
         height: int | None = None,
         width: int | None = None,
         progress: Callable[[int, int], None] | None = None,
+        rng: str = NUMPY,
     ) -> jt.Var:
         """Images (B, 3, H, W) in [-1, 1] for one prompt or several; image i has the seed seed + i.
 
+        rng: where the noise of a seed comes from, see jstyle/sd/rng. With "torch-cpu" diffusers,
+        given a list of CPU generators with these seeds, starts from the same.
         height, width: default to the size the model was trained at. guidance 1 switches guidance
         (and with it `negative`) off. progress(done, num_steps) is called after every step.
         Raises ValueError for a size, prompt, seed, step count or guidance that cannot be.
@@ -236,7 +240,7 @@ class StableDiffusion:
             raise ValueError(f"guidance must be a number, at least 0, got {guidance}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
-        z = self.noise(len(prompts), seed, height, width)
+        z = self.noise(len(prompts), seed, height, width, rng)
         context = self.encode_text(prompts)
         negative_context = None if guidance == 1.0 else self.encode_text([negative])
         loop = self.denoise(z, context, num_steps, guidance, negative_context)
@@ -247,14 +251,19 @@ class StableDiffusion:
         return self.decode(z)
 
     def noise(
-        self, count: int, seed: int, height: int | None = None, width: int | None = None
+        self,
+        count: int,
+        seed: int,
+        height: int | None = None,
+        width: int | None = None,
+        rng: str = NUMPY,
     ) -> jt.Var:
-        """Start latents (count, 4, h, w) for images of height x width pixels, from NumPy."""
+        """Start latents (count, 4, h, w) for images of height x width pixels, each of its seed."""
         default = self.unet.config.sample_size * self.vae_scale
         height, width = (default if size is None else size for size in (height, width))
         self.check_size(height, width)
         shape = (self.unet.config.in_channels, height // self.vae_scale, width // self.vae_scale)
-        return jt.array(np.stack([gaussian(shape, seed + i) for i in range(count)]))
+        return jt.array(np.stack([gaussian(shape, seed + i, rng) for i in range(count)]))
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError unless images of height x width pixels fit the model."""

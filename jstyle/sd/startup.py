@@ -4,7 +4,8 @@ Jittor decides at import time on its device, its kernel cache and its oneDNN, an
 of things of the process on the way. This file makes those decisions well and puts the changes back:
 
     before  CPU unless a driver and a toolkit that Jittor can use are both there; a stable name for
-            the kernel cache (its default is the git branch around site-packages); no PyTorch.
+            the kernel cache (its default is the git branch around site-packages); no PyTorch; MPI
+            only under mpirun.
     after   the random states of Python and NumPy, TLS verification, and the handlers of SIGINT
             and SIGCHLD are what they were; Jittor's own fatal errors are raised, not silenced.
 
@@ -44,6 +45,8 @@ def prepare_environment() -> None:
         if cuda.nvcc and not cuda.usable:
             log.info("CUDA is left alone: %s", cuda.reason)
     env.setdefault("use_cutlass", "0")  # would be downloaded at import; nothing here uses it
+    if toolchain.started_by_mpirun() and toolchain.mpi_problem():
+        raise StartupError(toolchain.mpi_problem())
     _require_writable_cache()
     _require_compiler()
     if env.get("use_mkl", "1") == "1":
@@ -86,16 +89,19 @@ def _process_state_kept():
     python_rng, numpy_rng = random.getstate(), np.random.get_state()
     https_context = ssl._create_default_https_context
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGCHLD)}
-    log_silent = os.environ.get("log_silent")
-    os.environ.setdefault("log_silent", "1")
+    for_import = {"log_silent": "1"}
+    if not toolchain.started_by_mpirun():
+        for_import["use_mpi"] = "0"  # would be compiled wherever mpicc is
+    for_import = {name: value for name, value in for_import.items() if name not in os.environ}
+    os.environ.update(for_import)
     try:
         yield
     finally:
         random.setstate(python_rng)
         np.random.set_state(numpy_rng)
         ssl._create_default_https_context = https_context
-        if log_silent is None:
-            del os.environ["log_silent"]
+        for name in for_import:
+            del os.environ[name]
         # Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process
         # when any child is killed. Only the main thread may set handlers.
         with contextlib.suppress(ValueError):

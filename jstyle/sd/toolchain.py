@@ -118,6 +118,23 @@ def compiler_problem() -> str:
     return ""
 
 
+def started_by_mpirun() -> bool:
+    """Whether Open MPI started this process; only then does Jittor use its MPI."""
+    return "OMPI_COMM_WORLD_SIZE" in os.environ
+
+
+def mpi_problem() -> str:
+    """One line that says why Jittor's MPI cannot start under mpirun, or an empty string."""
+    if os.environ.get("use_mpi", "1") != "1":
+        return "mpirun started this process, but use_mpi=0 is in the environment; unset it"
+    if not shutil.which(os.environ.get("mpicc_path") or "mpicc"):
+        return (
+            "mpirun started this process, but mpicc was not found, with which Jittor compiles its "
+            "MPI; mend: apt install libopenmpi-dev"
+        )
+    return ""
+
+
 def find_onednn(cache_root: Path) -> OneDNN:
     """Where Jittor will get oneDNN 2.x from."""
     if any((cache_root / "mkl").glob("dnnl*/lib/libmkldnn.so")):

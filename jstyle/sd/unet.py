@@ -8,6 +8,7 @@ import numpy as np
 from .attention import Transformer2DModel
 from .config import UNetConfig
 from .layers import (
+    Conv2d,
     Downsample2D,
     GroupNorm,
     ResnetBlock2D,
@@ -106,7 +107,7 @@ class UNet2DConditionModel(nn.Module):
     def __init__(self, cfg: UNetConfig):
         self.config = cfg
         make, widths, layers = _Factory(cfg), cfg.block_out_channels, cfg.layers_per_block
-        self.conv_in = nn.Conv(cfg.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(cfg.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimestepEmbedding(widths[0], make.temb_dim)
 
         last = len(widths) - 1
@@ -128,7 +129,7 @@ class UNet2DConditionModel(nn.Module):
             channels = width
         self.up_blocks = nn.ModuleList(up)
         self.conv_norm_out = GroupNorm(cfg.norm_num_groups, widths[0], cfg.norm_eps, silu=True)
-        self.conv_out = nn.Conv(widths[0], cfg.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[0], cfg.out_channels, 3, padding=1)
         self._sites = _name_sites(self)
 
     def execute(self, z, t, context):

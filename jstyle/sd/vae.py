@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .attention import SpatialAttention
 from .config import VAEConfig
-from .layers import Downsample2D, GroupNorm, ResnetBlock2D, Upsample2D
+from .layers import Conv2d, Downsample2D, GroupNorm, ResnetBlock2D, Upsample2D
 from .startup import jt
 
 nn = jt.nn
@@ -51,7 +51,7 @@ class _MidBlock(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, cfg: VAEConfig):
         widths, groups = cfg.block_out_channels, cfg.norm_num_groups
-        self.conv_in = nn.Conv(cfg.in_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(cfg.in_channels, widths[0], 3, padding=1)
         inputs = (widths[0], *widths[:-1])
         self.down_blocks = nn.ModuleList(
             [
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         )
         self.mid_block = _MidBlock(widths[-1], groups)
         self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
-        self.conv_out = nn.Conv(widths[-1], 2 * cfg.latent_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], 2 * cfg.latent_channels, 3, padding=1)
 
     def execute(self, x):
         x = self.conv_in(x)
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     def __init__(self, cfg: VAEConfig):
         widths, groups = cfg.block_out_channels[::-1], cfg.norm_num_groups
-        self.conv_in = nn.Conv(cfg.latent_channels, widths[0], 3, padding=1)
+        self.conv_in = Conv2d(cfg.latent_channels, widths[0], 3, padding=1)
         self.mid_block = _MidBlock(widths[0], groups)
         inputs = (widths[0], *widths[:-1])
         self.up_blocks = nn.ModuleList(
@@ -83,7 +83,7 @@ class Decoder(nn.Module):
             ]
         )
         self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
-        self.conv_out = nn.Conv(widths[-1], cfg.out_channels, 3, padding=1)
+        self.conv_out = Conv2d(widths[-1], cfg.out_channels, 3, padding=1)
 
     def execute(self, z):
         x = self.mid_block(self.conv_in(z))
@@ -98,8 +98,8 @@ class AutoencoderKL(nn.Module):
         latent = cfg.latent_channels
         self.encoder = Encoder(cfg)
         self.decoder = Decoder(cfg)
-        self.quant_conv = nn.Conv(2 * latent, 2 * latent, 1)
-        self.post_quant_conv = nn.Conv(latent, latent, 1)
+        self.quant_conv = Conv2d(2 * latent, 2 * latent, 1)
+        self.post_quant_conv = Conv2d(latent, latent, 1)
 
     def encode(self, x):
         """x: (B, 3, H, W) in [-1, 1]. Returns mean and log variance, (B, 2C, H/f, W/f)."""

@@ -47,6 +47,8 @@ def stylize(jstyle, photos, paintings, tmp_path):
         (("--size-px", "huge"), ("--size-px must be an integer, got 'huge'",)),
         (("--inject", "maybe"), ("--inject must be true or false, got 'maybe'",)),
         (("--feature-dtype", "int8"), ("feature_dtype", "float32 or float16")),
+        (("--features", "ram"), ("features", "auto, memory, disk or recompute, got 'ram'")),
+        (("--batch", "0"), ("batch must be at least 1, got 0",)),
         (("--preset", "loud"), ("preset", "paper, report, high-style", "'loud'")),
         (("--brush", "3"), ("unrecognized arguments: --brush 3",)),
         (("--model", "no/such/model"), ("no/such/model", "allowed", "tiny")),
@@ -94,6 +96,8 @@ def test_missing_and_misspelt_words_are_answered_with_what_is_allowed(jstyle, tm
     assert done.returncode == 2 and "did you mean stylize?" in done.stderr
     done = jstyle("generate", "--prompt", "a", "--prompt", "b", "--out", "one.png")
     assert_refused(done, "generate", "2 prompts", "folder")
+    done = jstyle("generate", "--prompt", "a", "--out", "one.png", "--rng", "cuda")
+    assert_refused(done, "generate", "rng must be one of numpy, torch-cpu, torch-cuda", "'cuda'")
     done = jstyle("reconstruct", "--image", "a.png", "--out", "b.png", "--gamma", "0.5")
     assert_refused(done, "reconstruct", "unrecognized arguments: --gamma 0.5")
 

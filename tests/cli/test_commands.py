@@ -43,7 +43,8 @@ def test_a_folder_run_makes_every_pair_and_skips_what_is_finished(
     assert {"start", "load", "inversion", "sampling"} == set(record["seconds"])
     assert record["versions"]["jittor"] and record["device"] in ("cpu", "cuda")
     inside = json.loads(Image.open(out / "lake_stylized_oil.png").text["jstyle"])
-    assert inside == {k: v for k, v in record.items() if k != "seconds"}
+    assert inside == {k: v for k, v in record.items() if k not in ("seconds", "features")}
+    assert record["features"] == "memory"
 
     before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
     (out / "tree_stylized_ink.json").unlink()  # as if interrupted before the record

@@ -10,7 +10,7 @@ import gc
 import numpy as np
 import pytest
 
-from jstyle.commands.machine import free_memory_bytes
+from jstyle.machine import free_memory_bytes
 from jstyle.sd.clip import CLIPTextModel
 from jstyle.sd.config import CLIPTextConfig, UNetConfig, VAEConfig
 from jstyle.sd.startup import jt

@@ -6,6 +6,7 @@ Both sides read the same weights and the same pictures and share nothing else.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,15 @@ def test_the_recorded_features_agree_at_every_site_and_timestep(pair):
             for (site, t), value in features.items():
                 ours = bank[part, site, t].numpy()
                 assert_close("styleid.features", ours, value.transpose(1, 2).numpy())
+
+
+def test_features_that_are_not_kept_in_memory_agree_too(pair):
+    cfg = StyleConfig(steps=10)
+    expected, _ = pair.reference(cfg).stylize(pair.content, pair.style)
+    for features in ("disk", "recompute"):
+        how = replace(cfg, features=features)
+        image = pair.ours.stylize(pair.content, pair.style, how).numpy()
+        assert_close("styleid.image_10_steps", image, expected)
 
 
 @pytest.mark.parametrize(

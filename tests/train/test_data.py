@@ -170,6 +170,11 @@ def test_class_pictures_are_made_once_and_completed_later(sd, tmp_path):
     assert gone.read_bytes() == before[gone][1]
 
 
+def test_a_half_written_class_picture_is_no_picture(sd, tmp_path):
+    (tmp_path / ".class-00000.png.part.png").write_bytes(b"half")
+    assert len(make_class(sd, tmp_path, count=1)) == 1
+
+
 def test_own_class_pictures_count(sd, tmp_path):
     own = make_pictures(tmp_path / "class", ("my_cat", "your_cat"))
     made = make_class(sd, own, count=3, prompts=("a cat",))

@@ -56,6 +56,7 @@ CHANGES = {
     "max_grad_norm": (0.01, {}),
     "ema_decay": (0.9, {}),
     "seed": (5, {}),
+    "rng": ("torch-cpu", PRIOR),
     "checkpoint_every": (1, {}),
     "keep_checkpoints": (1, {"checkpoint_every": 1}),
 }

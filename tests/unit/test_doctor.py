@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jstyle.commands import doctor, machine
+from jstyle import machine
+from jstyle.commands import doctor
 from jstyle.sd import hub
 
 ROOT = Path(__file__).resolve().parents[2]

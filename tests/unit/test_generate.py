@@ -65,6 +65,7 @@ def test_the_average_is_the_pixel_mean(tmp_path):
         ({"strength": 0.0}, "strength must be above 0"),
         ({"strength": 1.1}, "at most 1, got 1.1"),
         ({"template": "in style_05"}, "must contain {prompt}"),
+        ({"rng": "torch"}, "rng must be one of numpy, torch-cpu, torch-cuda"),
     ],
 )
 def test_recipes_that_cannot_be_are_refused(wrong, told):

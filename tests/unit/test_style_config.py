@@ -70,6 +70,7 @@ def test_presets_differ_as_published():
         ("init_adain", 1, "init_adain must be true or false, got 1"),
         ("inject", "no", "inject must be true or false, got 'no'"),
         ("feature_dtype", "bfloat16", "float32 or float16, got 'bfloat16'"),
+        ("features", "ram", "auto, memory, disk or recompute, got 'ram'"),
         ("size_px", 4, "size_px must be an integer of at least 8, got 4"),
     ],
 )

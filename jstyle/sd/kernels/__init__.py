@@ -6,8 +6,19 @@ have gradients.
 """
 
 from .attention import attend
-from .dispatch import fast, plain
+from .convolution import convolve
+from .dispatch import fast, gradients_once, plain
 from .gates import geglu, softmax
 from .norms import group_norm, layer_norm
 
-__all__ = ["attend", "fast", "geglu", "group_norm", "layer_norm", "plain", "softmax"]
+__all__ = [
+    "attend",
+    "convolve",
+    "fast",
+    "geglu",
+    "gradients_once",
+    "group_norm",
+    "layer_norm",
+    "plain",
+    "softmax",
+]

@@ -9,7 +9,7 @@ arXiv:2205.14135).
 from __future__ import annotations
 
 from ..startup import jt
-from .dispatch import code, fast
+from .dispatch import Kernel, code, fast
 
 ROWS = 128  # query rows per block
 PLAIN_ROWS = 1024  # query rows at a time in the plain twin, to bound its memory
@@ -85,7 +85,7 @@ def _source(template: str, causal: bool) -> str:
     return template.replace("@ROWS", str(ROWS)).replace("@CAUSAL", str(int(causal)))
 
 
-class _Attend(jt.Function):
+class _Attend(Kernel):
     def execute(self, q, k, v, scale, causal):
         batch, tokens, heads, _ = q.shape
         shapes = [tuple(q.shape), (batch, heads, tokens)]

@@ -18,6 +18,7 @@ extern "C" int dnnl_sgemm(char, char, int64_t, int64_t, int64_t, float, const fl
 """
 
 _plain = False
+_once = False
 
 
 @contextlib.contextmanager
@@ -29,6 +30,30 @@ def plain():
         yield
     finally:
         _plain = before
+
+
+@contextlib.contextmanager
+def gradients_once():
+    """Inside the block, gradients are taken once of every graph: a kernel lets go of what it saved
+    when it has given its own. Otherwise Jittor would hold that until all gradients are there."""
+    global _once
+    before, _once = _once, True
+    try:
+        yield
+    finally:
+        _once = before
+
+
+class Kernel(jt.Function):
+    """A kernel with a gradient, which finds in `saved` what `execute` put there for it."""
+
+    saved = None
+
+    def _grad(self, *gradients):
+        found = super()._grad(*gradients)
+        if _once:
+            self.saved = None
+        return found
 
 
 def fast(*tensors) -> bool:

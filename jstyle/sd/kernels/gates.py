@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..startup import jt
-from .dispatch import code, fast
+from .dispatch import Kernel, code, fast
 
 _SOFTMAX_FORWARD = r"""
 @alias(x,in0) @alias(y,out0)
@@ -51,23 +51,23 @@ for (int64_t i=0; i<n; i++) {
 """
 
 
-class _Softmax(jt.Function):
+class _Softmax(Kernel):
     def execute(self, x):
-        self.y = code([tuple(x.shape)], (x,), _SOFTMAX_FORWARD, m=x.shape[-1])
-        return self.y
+        self.saved = code([tuple(x.shape)], (x,), _SOFTMAX_FORWARD, m=x.shape[-1])
+        return self.saved
 
     def grad(self, g):
-        return code([tuple(g.shape)], (self.y, g), _SOFTMAX_BACKWARD, m=g.shape[-1])
+        return code([tuple(g.shape)], (self.saved, g), _SOFTMAX_BACKWARD, m=g.shape[-1])
 
 
-class _Geglu(jt.Function):
+class _Geglu(Kernel):
     def execute(self, h):
-        self.h = h
+        self.saved = h
         half = h.shape[-1] // 2
         return code([(*h.shape[:-1], half)], (h,), _GEGLU_FORWARD, d=half)
 
     def grad(self, g):
-        return code([tuple(self.h.shape)], (self.h, g), _GEGLU_BACKWARD, d=g.shape[-1])
+        return code([tuple(self.saved.shape)], (self.saved, g), _GEGLU_BACKWARD, d=g.shape[-1])
 
 
 def softmax(x):

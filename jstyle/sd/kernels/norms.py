@@ -7,7 +7,7 @@ and do not vectorise. Both twins here subtract the mean first.
 from __future__ import annotations
 
 from ..startup import jt
-from .dispatch import code, fast
+from .dispatch import Kernel, code, fast
 
 _GROUP_FORWARD = r"""
 @alias(x,in0) @alias(w,in1) @alias(b,in2) @alias(y,out0) @alias(st,out1)
@@ -105,7 +105,7 @@ for (int64_t j=0; j<D; j++) {
 """
 
 
-class _GroupNorm(jt.Function):
+class _GroupNorm(Kernel):
     def execute(self, x, w, b, groups, eps, silu):
         source = _GROUP_FORWARD.replace("@ACT", "z/(1.f+std::exp(-z))" if silu else "z")
         shapes = [tuple(x.shape), (x.shape[0], groups, 2)]
@@ -120,7 +120,7 @@ class _GroupNorm(jt.Function):
         return (*code(shapes, (x, w, b, stats, g), source, groups=groups), None, None, None)
 
 
-class _LayerNorm(jt.Function):
+class _LayerNorm(Kernel):
     def execute(self, x, w, b, eps):
         shapes = [tuple(x.shape), (x.numel() // w.numel(), 2)]
         y, stats = code(shapes, (x, w, b), _LAYER_FORWARD, eps=eps)

@@ -1,0 +1,131 @@
+"""contest.yaml: what is the same for all styles, `defaults:` for each of them, and `styles:`.
+
+    model: sd21                 # with variant and size_px: for all styles
+    size_px: 512
+    defaults:
+      train: {steps: 1000, save_at: "250,500", rank: 32, prior_weight: 1, class_prompt: a picture}
+      pick: true
+      generate: {init: average, strength: 0.9}
+      refine: styleid
+    styles:
+      "11": {train: {steps: 250}, pick: false, refine: {gamma: 0.6, style_image: wolf.png}}
+
+The sections hold the options of `jdreambooth train`, `pick`, `generate` and `jstyle stylize` under
+their names. "{style}" in a text stands for the style's name; paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+
+from . import options
+from .options import SECTIONS, OptionError, StyleOptions
+from .yaml_file import read_yaml
+
+WIDE = {"model": "tiny", "variant": None, "size_px": None}  # the same for all styles
+AVERAGE = "average"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line: which file, which style, what."""
+
+
+@dataclass(frozen=True)
+class ContestConfig:
+    """Read, and checked as far as that goes without the contest.
+
+    values: as in the file. where: what messages call it. folder: paths in it are relative to.
+    """
+
+    values: Mapping
+    where: str
+    folder: Path
+
+    @property
+    def wide(self) -> dict:
+        return {name: self.values.get(name, default) for name, default in WIDE.items()}
+
+    def with_model(self, model: str | None) -> ContestConfig:
+        """The same with another model, unless that is None."""
+        return self if model is None else replace(self, values={**self.values, "model": model})
+
+    def style(self, name: str) -> StyleOptions:
+        """The options of one style. Raises ConfigError for values that are not allowed."""
+        own = (self.values.get("styles") or {}).get(name) or {}
+        defaults = self.values.get("defaults") or {}
+        try:
+            sections = {}
+            for section in SECTIONS:
+                switched_on = section in ("train", "generate")
+                base = options.as_section(section, defaults.get(section, switched_on))
+                if section in own:
+                    base = options.merged(base, options.as_section(section, own[section]))
+                sections[section] = base
+            return options.build(self._placed(sections), name, self.wide)
+        except OptionError as error:
+            raise ConfigError(f"{self.where}: style {name}: {error}") from None
+
+    def _placed(self, sections: dict[str, dict | None]) -> dict[str, dict | None]:
+        """With paths that are relative to this file taken from its folder."""
+        for section, name in (("train", "captions"), ("train", "class_dir"), ("generate", "init")):
+            path = (sections[section] or {}).get(name)
+            if isinstance(path, str) and path != AVERAGE:
+                sections[section] = {**sections[section], name: str(self.folder / path)}
+        return sections
+
+    def require_styles(self, names: Iterable[str]) -> None:
+        """Raise ConfigError if the file names a style that is not among these."""
+        names = list(names)
+        for name in self.values.get("styles") or {}:
+            if name not in names:
+                near = get_close_matches(name, names, 1, 0.5)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                there = ", ".join(names)
+                raise ConfigError(f"{self.where}: no style {name!r}{hint} (there are {there})")
+
+
+def read_config(path: str | Path | None) -> ContestConfig:
+    """Read contest.yaml; None: every option at its default. Raises ConfigError or YamlError."""
+    if path is None:
+        return ContestConfig({}, "without a configuration", Path())
+    return make_config(read_yaml(path), str(path), Path(path).parent)
+
+
+def make_config(values: dict, where: str, folder: Path) -> ContestConfig:
+    """Check the names, and every section on its own. Raises ConfigError."""
+    try:
+        options.require_known(values, [*WIDE, "defaults", "styles"], "at top", {})
+        _check_wide(values)
+        styles = _mapping("styles", values.get("styles"))
+        for where_in, given in (("defaults", values.get("defaults")), *styles.items()):
+            given = _mapping(where_in, given)
+            called = where_in if where_in == "defaults" else f"style {where_in}"
+            wrong = {name: options.NOT_HERE[name] for name in WIDE}
+            options.require_known(given, list(SECTIONS), called, wrong)
+            for section, value in given.items():
+                try:
+                    options.as_section(section, value)
+                except OptionError as error:
+                    raise OptionError(f"{called}: {error}") from None
+    except OptionError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return ContestConfig(values, where, folder)
+
+
+def _mapping(name: str, value) -> dict:
+    if value is not None and not isinstance(value, dict):
+        raise OptionError(f"{name} must hold names with values, got {value!r}")
+    return value or {}
+
+
+def _check_wide(values: dict) -> None:
+    for name in ("model", "variant"):
+        if name in values and not (isinstance(values[name], str) and values[name].strip()):
+            if not (name == "variant" and values[name] is None):
+                raise OptionError(f"{name} must be text, got {values[name]!r}")
+    size = values.get("size_px")
+    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 8):
+        raise OptionError(f"size_px must be an integer of at least 8, got {size!r}")

@@ -1,0 +1,82 @@
+"""Where things are in the folder of a contest run (drawn in __init__.py), and what it remembers."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from jstyle.sd import files
+
+from .config import ContestConfig, make_config
+
+RECORD, RESULT, STYLES, PRIOR = "contest.json", "result", "styles", "prior"
+
+
+class OutError(ValueError):
+    """A folder that is not one of a contest run; one line."""
+
+
+@dataclass(frozen=True)
+class Out:
+    """The folder given with --out."""
+
+    folder: Path
+
+    def style(self, name: str) -> Path:
+        return self.folder / STYLES / name
+
+    def stage(self, style: str, stage: str) -> Path:
+        return self.style(style) / stage
+
+    def prior(self, key: str) -> Path:
+        return self.folder / PRIOR / key[:16]
+
+    @property
+    def result(self) -> Path:
+        return self.folder / RESULT
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the last run was asked for. fingerprint: of its model's files."""
+
+    out: Out
+    root: Path
+    config: ContestConfig
+    fingerprint: str
+
+    def write(self) -> None:
+        """Remember it, so that `status` and `report` need nothing but the folder."""
+        config = self.config
+        about = {"root": str(self.root.resolve()), "config": config.where}
+        about |= {"config_folder": str(config.folder.resolve()), "values": config.values}
+        files.write_json(self.out.folder / RECORD, {**about, "fingerprint": self.fingerprint})
+
+
+def read_record(folder: str | Path) -> Record:
+    """Raises OutError."""
+    path = Path(folder) / RECORD
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        config = make_config(found["values"], found["config"], Path(found["config_folder"]))
+        return Record(Out(Path(folder)), Path(found["root"]), config, found["fingerprint"])
+    except FileNotFoundError:
+        raise OutError(f"{path}: no such file, so {folder} is not of a contest run") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutError(f"{path}: cannot be read ({error})") from None
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Wait until no other process, here or on another machine, works in `folder`.
+
+    The lock, a hidden file beside it, goes with its process, also with a killed one.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,232 @@
+"""What one style of a contest can be given: the options of the commands, section by section.
+
+Needs nothing but the standard library, so a plan can be shown without a backbone.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Union, get_args, get_origin, get_type_hints
+
+from jstyle.config import StyleConfig
+
+from ..config import TrainConfig
+from ..recipe import Recipe
+from ..verdict import PickConfig
+
+STYLE = "{style}"  # in any text: the style's name
+PROMPT = f"{{stem}} in style_{STYLE}"
+TEMPLATE = f"{{prompt}} in style_{STYLE}"
+METHODS = ("styleid",)
+
+
+class OptionError(ValueError):
+    """An option that does not exist, or has a value that it cannot have; one line."""
+
+
+@dataclass(frozen=True)
+class PickOptions(PickConfig):
+    """PickConfig, and how many of the style's prompts are painted; they are spread evenly.
+
+    Raises ValueError for fewer than two prompts.
+    """
+
+    prompts: int = 8
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.prompts < 2:
+            raise ValueError(f"prompts must be at least 2, got {self.prompts}")
+
+
+@dataclass(frozen=True)
+class GenerateOptions(Recipe):
+    """Recipe, and which saved count paints the pictures: None for the last, or the picked one."""
+
+    template: str = TEMPLATE
+    at: int | None = None
+
+
+@dataclass(frozen=True)
+class RefineOptions(StyleConfig):
+    """StyleConfig, and which reference is the style image: a file's name, or one that is drawn
+    with style_seed. Raises ValueError for another method than those of METHODS."""
+
+    method: str = METHODS[0]
+    style_image: str | None = None
+    style_seed: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.method not in METHODS:
+            raise ValueError(f"method must be {' or '.join(METHODS)}, got {self.method!r}")
+        if self.style_seed < 0:
+            raise ValueError(f"style_seed must be at least 0, got {self.style_seed}")
+
+
+@dataclass(frozen=True)
+class StyleOptions:
+    """The options of one style. None: the stage is left out; without train, the plain model paints.
+
+    train: with "-" for the folders, which the stages know.
+    """
+
+    train: TrainConfig | None
+    pick: PickOptions | None
+    generate: GenerateOptions
+    refine: RefineOptions | None
+
+
+SECTIONS = {
+    "train": TrainConfig,
+    "pick": PickOptions,
+    "generate": GenerateOptions,
+    "refine": RefineOptions,
+}
+NOT_HERE = {  # options of the classes that a section does not have, and why
+    **dict.fromkeys(("instance_dir", "out", "resume"), "the contest knows it"),
+    **dict.fromkeys(
+        ("model", "variant", "size_px"), "it is the same for all styles: put it at top"
+    ),
+    "device": "it is given on the command line",
+}
+BASE = {"train": {"instance_prompt": PROMPT}, "generate": {"template": TEMPLATE}}
+INSTEAD = (("instance_prompt", "captions"), ("style_image", "style_seed"))  # one drops the other
+TOLD = {int: "integer", float: "number", bool: "true or false", str: "text", type(None): "null"}
+
+
+def keys_of(section: str) -> list[str]:
+    """The names that a section may hold."""
+    names = [f.name for f in fields(SECTIONS[section]) if f.name not in NOT_HERE]
+    if section == "pick":
+        names.remove("template")  # that of generate
+    return names + ["preset"] * (section == "refine")
+
+
+def as_section(section: str, value) -> dict | None:
+    """What may stand for a section, as a mapping, or None for "left out".
+
+    true stands for the defaults, false, null and "none" for leaving it out, and the name of a
+    method for that method with its defaults. Raises OptionError for anything else, for an unknown
+    key, which gets the nearest one named, and for a value of the wrong kind.
+    """
+    if value is True:
+        value = {}
+    if section == "refine" and isinstance(value, str) and value != "none":
+        value = {"method": value}
+    if value is None or value is False or value == "none":
+        if section == "generate":
+            raise OptionError("generate cannot be left out")
+        return None
+    if not isinstance(value, dict):
+        raise OptionError(f"{section} must hold options, or be true or false, got {value!r}")
+    require_known(value, keys_of(section), section)
+    hints = {**get_type_hints(SECTIONS[section]), "preset": str}
+    for name, given in value.items():
+        if not _fits(given, hints[name]):
+            raise OptionError(f"{section}: {name} must be {_told(hints[name])}, got {given!r}")
+    return value
+
+
+def require_known(given: dict, known: list[str], where: str, reasons: Mapping = NOT_HERE) -> None:
+    """Raise OptionError for the first key that is not known, naming the nearest one that is."""
+    for name in given:
+        if name in known:
+            continue
+        if name in reasons:
+            raise OptionError(f"{where}: {name} cannot be given here; {reasons[name]}")
+        near = get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise OptionError(f"{where}: no option {name!r}{hint} (allowed: {', '.join(known)})")
+
+
+def merged(base: dict | None, over: dict | None) -> dict | None:
+    """A section of the defaults with a style's own options over it.
+
+    Of two options that say the same in different ways (INSTEAD) the style's drops the other; fewer
+    steps drop the counts of save_at beyond them.
+    """
+    if base is None or over is None:
+        return over
+    dropped = {
+        name for pair in INSTEAD if over.keys() & set(pair) for name in pair if name not in over
+    }
+    kept = {name: value for name, value in base.items() if name not in dropped}
+    if "steps" in over and kept.get("save_at"):
+        kept["save_at"] = _up_to(over["steps"], kept["save_at"])
+    return {**kept, **over}
+
+
+def _up_to(steps: int, counts: str | list[int]) -> str | None:
+    parts = counts.split(",") if isinstance(counts, str) else list(map(str, counts))
+    return ",".join(p for p in parts if not p.strip().isdigit() or int(p) <= steps) or None
+
+
+def build(sections: Mapping[str, dict | None], style: str, wide: Mapping) -> StyleOptions:
+    """The options of a style. wide: what is the same for all styles: model, variant, size_px.
+
+    Raises OptionError, beginning with the section, for values that are not allowed.
+    """
+    own = {
+        "train": {"instance_dir": "-", "out": "-", **wide},
+        "refine": {"size_px": wide.get("size_px")},
+    }
+    made = {}
+    for section, given in sections.items():
+        if given is not None:
+            given = merged(BASE.get(section, {}), given)
+            given = {name: _named(value, style) for name, value in given.items()}
+            given = _make(section, {**own.get(section, {}), **given})
+        made[section] = given
+    options = StyleOptions(**made)
+    _check_together(options)
+    return options
+
+
+def _named(value, style: str):
+    if isinstance(value, list):
+        return [_named(one, style) for one in value]
+    return value.replace(STYLE, style) if isinstance(value, str) else value
+
+
+def _make(section: str, values: dict):
+    try:
+        if "preset" in values:
+            return RefineOptions.preset(values.pop("preset"), **values)
+        return SECTIONS[section](**values)
+    except ValueError as error:
+        raise OptionError(f"{section}: {error}") from None
+
+
+def _check_together(options: StyleOptions) -> None:
+    at, train = options.generate.at, options.train
+    if train is None and options.pick is not None:
+        raise OptionError("pick: there is nothing to choose from without train")
+    if at is not None and options.pick is not None:
+        raise OptionError(f"generate: at = {at} and pick are two ways to choose; leave out one")
+    saved = [] if train is None else train.save_at
+    if at is not None and at not in saved:
+        counts = ", ".join(map(str, saved)) or "nothing"
+        raise OptionError(f"generate: at must be a count that train saves ({counts}), got {at}")
+
+
+def _fits(value, hint) -> bool:
+    """Whether a value read from a file is of the kind that a field is annotated with."""
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) in (list, tuple):
+        return isinstance(value, list) and all(_fits(one, get_args(hint)[0]) for one in value)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, (int, float) if hint is float else hint)
+
+
+def _told(hint) -> str:
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(_told(one) for one in get_args(hint)))
+    if get_origin(hint) in (list, tuple):
+        return f"a list of {_told(get_args(hint)[0])}s"
+    return TOLD[hint]

@@ -1,0 +1,184 @@
+"""The stages that make the pictures of the submission: generate, and refine with JStyleID."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from jstyle.sd import image
+
+from .. import runs
+from ..recipe import AVERAGE
+from .manifest import digest
+from .stages import Stage
+
+
+class Pictures(Stage):
+    """One picture per prompt, PROMPT.png; an interrupted stage keeps those that are there."""
+
+    unit = "picture"
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return self.task.style.prompts
+
+    def path(self, prompt: str) -> Path:
+        return self.folder / f"{prompt}.png"
+
+    def missing(self) -> list[str]:
+        return [prompt for prompt in self.prompts if not self.path(prompt).exists()]
+
+    def count(self) -> tuple[int, str]:
+        return len(self.prompts), self.unit
+
+    def units(self) -> int:
+        return len(self.prompts) * self.per_picture()
+
+    def units_done(self) -> int:
+        return (len(self.prompts) - len(self.missing())) * self.per_picture()
+
+    def per_picture(self) -> int:
+        raise NotImplementedError
+
+    def outputs(self) -> list[Path]:
+        return [self.path(prompt) for prompt in self.prompts]
+
+
+class Generate(Pictures):
+    """Picture i has the seed SEED + i, as `jdreambooth generate` gives them."""
+
+    name, needs = "generate", ("train", "pick")
+
+    def step(self) -> int | None:
+        """The saved count that paints; None for the plain model."""
+        options = self.task.options
+        if "pick" in self.earlier:
+            return self.earlier["pick"].current().facts["step"]
+        if options.generate.at is not None or options.train is None:
+            return options.generate.at
+        return options.train.save_at[-1]
+
+    def own_inputs(self) -> dict:
+        options, step = asdict(self.task.options.generate), self.step()
+        init = options.pop("init")
+        del options["at"]
+        start = {} if init is None else {path.name: digest(path) for path in self._starts()}
+        result = {} if step is None else self.earlier["train"].result(step)
+        about = {"options": options, "init": start, "prompts": [*self.prompts]}
+        return {**about, "step": step, "result": result}
+
+    def check(self) -> None:
+        if self.task.options.generate.init not in (None, AVERAGE):
+            image.load(self.task.options.generate.init, 8)
+
+    def per_picture(self) -> int:
+        recipe = self.task.options.generate
+        return recipe.evaluations * (1 if recipe.guidance == 1 else 2)
+
+    def make(self, worker, bar: Callable | None) -> dict:
+        from ..generate import mean_picture, paint, progress_of
+
+        recipe, step = self.task.options.generate, self.step()
+        sd = self._model(worker, step)
+        size = self.task.setup.size_px or sd.unet.config.sample_size * sd.vae_scale
+        start = None if recipe.init is None else mean_picture(self._starts(), size)
+        about = {"style": self.task.name, "step": step, "size_px": size}
+        about["recipe"] = {n: v for n, v in asdict(recipe).items() if n not in ("init", "at")}
+        about["init"] = None if recipe.init is None else Path(recipe.init).name
+        rows, missing = [], set(self.missing())
+        with progress_of(bar, len(missing) * recipe.evaluations) as progress:
+            for i, prompt in enumerate(self.prompts):
+                seed, text = recipe.seed + i, recipe.text(prompt)
+                rows.append({"file": f"{prompt}.png", "prompt": prompt, "text": text, "seed": seed})
+                if prompt in missing:
+                    pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
+                    image.save_png(self.path(prompt), pixels, {**about, **rows[-1]})
+        return {**about, "pictures": rows}
+
+    def _model(self, worker, step: int | None):
+        setup = self.task.setup
+        if step is None:
+            return worker.plain(setup)
+        return worker.trained(setup, runs.open_run(self.earlier["train"].folder), step)
+
+    def _starts(self) -> list[Path]:
+        init = self.task.options.generate.init
+        return list(self.task.style.references) if init == AVERAGE else [Path(init)]
+
+
+class Refine(Pictures):
+    """The generated pictures in the style of one reference, by StyleID on the plain model."""
+
+    name, needs = "refine", ("generate",)
+
+    def style_image(self) -> Path:
+        """The reference that is named, or the one that style_seed draws."""
+        references, options = self.task.style.references, self.task.options.refine
+        if options.style_image is None:
+            drawn = np.random.default_rng(options.style_seed).integers(len(references))
+            return references[drawn]
+        for path in references:
+            if options.style_image in (path.name, path.stem):
+                return path
+        raise ValueError(
+            f"style {self.task.name}: refine: style_image must be one of "
+            f"{', '.join(p.name for p in references)}, got {options.style_image!r}"
+        )
+
+    def check(self) -> None:
+        self.style_image()
+
+    def own_inputs(self) -> dict:
+        style, pictures = self.style_image(), self.earlier["generate"].current().outputs
+        style_image = {style.name: digest(style)}
+        return {"options": self._facts(), "style_image": style_image, "pictures": pictures}
+
+    def _facts(self) -> dict:
+        """The options, but for the image, which counts itself, and for where features are kept."""
+        left_out = ("style_image", "style_seed", "features")
+        options = asdict(self.task.options.refine)
+        return {name: value for name, value in options.items() if name not in left_out}
+
+    def per_picture(self) -> int:
+        return 2 * self.task.options.refine.steps
+
+    def units(self) -> int:
+        return super().units() + self.task.options.refine.steps  # of the style image
+
+    def make(self, worker, bar: Callable | None) -> dict:
+        from jstyle.pipeline import JStyleID
+
+        from ..generate import progress_of
+
+        cfg, style, missing = self.task.options.refine, self.style_image(), self.missing()
+        styler = JStyleID(worker.plain(self.task.setup), scratch=self.folder)
+        shape = styler.load(style, cfg).shape
+        needed = sum(styler.feature_bytes(cfg, shape, parts) for parts in ("q", "kv") if cfg.inject)
+        cfg = styler.decide(cfg, needed)
+        with progress_of(bar, self.units() - self.units_done()) as progress:
+
+            def advance(done: int, total: int) -> None:
+                progress.update()
+
+            if missing:
+                wanted = "kv" if cfg.inject else ""
+                inverted = styler.invert(styler.load(style, cfg), cfg, wanted, advance)
+            rows = [self._row(row, style) for row in self._generated()]
+            for row in rows:
+                if row["prompt"] in missing:
+                    content = styler.load(self.earlier["generate"].path(row["prompt"]), cfg)
+                    noise = styler.invert(content, cfg, "q" if cfg.inject else "", advance)
+                    made = image.to_uint8(styler.transfer(noise, inverted, cfg, advance))[0]
+                    about = {"style": self.task.name, "refine": self._facts(), **row}
+                    image.save_png(self.path(row["prompt"]), made, about)
+        return {"style_image": style.name, "pictures": rows}
+
+    def _generated(self) -> list[dict]:
+        return self.earlier["generate"].current().facts["pictures"]
+
+    @staticmethod
+    def _row(row: dict, style: Path) -> dict:
+        return {**row, "style_image": style.name}

@@ -1,0 +1,141 @@
+"""The options of each command of `jdreambooth contest`."""
+
+from __future__ import annotations
+
+from jstyle.sd.console import Parser, add_device, make_parser
+
+from .. import drawings
+from .engines import ENGINES
+
+
+def _parser(command: str, description: str, examples: str) -> Parser:
+    return make_parser(f"jdreambooth contest {command}", description, examples)
+
+
+def _add_styles(parser: Parser) -> None:
+    parser.add_argument(
+        "--styles", type=str | None, default=None, help="some of them, such as 00,05,11"
+    )
+
+
+def _add_submission(parser: Parser) -> None:
+    parser.add_argument("result", type=str, help="the submission: RESULT/SS/PROMPT.png")
+    parser.add_argument("--root", type=str, required=True, help="the folder of the contest")
+
+
+def run() -> Parser:
+    parser = _parser(
+        "run",
+        "Train, choose a count, paint and refine every style of a contest. What is finished stays: "
+        "a second run does only what is missing or changed, and one that was killed goes on. The "
+        "submission is OUT/result. Exit code 1 if a style failed.\n\n"
+        "A configuration is YAML: model, variant and size_px for all styles; defaults, and under "
+        "styles what differs for one. They hold the sections train, pick, generate (the options of "
+        'these commands) and refine ("styleid", or the options of jstyle stylize with style_image '
+        'or style_seed). "{style}" in a text stands for the style\'s name.',
+        "  jdreambooth contest run data/B --out out --config contest.yaml\n"
+        "  jdreambooth contest run data/B --out out --config contest.yaml --dry-run\n"
+        "  jdreambooth contest run data/B --out out --styles 00,05,11 --jobs 2 --model sd21\n",
+    )
+    parser.add_argument("root", type=str, help="the contest: ROOT/SS/images, ROOT/SS/prompt.json")
+    parser.add_argument("--out", type=str, required=True, help="folder for everything that is made")
+    parser.add_argument(
+        "--config", type=str | None, default=None, help="a YAML file (default: all at defaults)"
+    )
+    _add_styles(parser)
+    parser.add_argument(
+        "--jobs",
+        type=int | None,
+        default=None,
+        help="styles that are worked on at once (default: 1; with ray one per GPU)",
+    )
+    parser.add_argument(
+        "--engine", type=str, default=ENGINES[0], help="local, or ray: on a Ray cluster"
+    )
+    parser.add_argument(
+        "--model", type=str | None, default=None, help="instead of the configuration's model"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what there is to do, and an estimate"
+    )
+    add_device(parser)
+    return parser
+
+
+def mini() -> Parser:
+    parser = _parser(
+        "mini",
+        "Write a small contest in the contest's format, drawn in styles that the shipped model "
+        "does not know, and a contest.yaml to begin with.",
+        "  jdreambooth contest mini --out small\n"
+        "  jdreambooth contest run small --out out --config small/contest.yaml\n",
+    )
+    parser.add_argument("--out", type=str, required=True, help="folder for the contest")
+    most = len(drawings.HELD_OUT_STYLES)
+    parser.add_argument("--styles", type=int, default=most, help="how many")
+    parser.add_argument("--references", type=int, default=3, help="pictures per style")
+    parser.add_argument("--prompts", type=int, default=8, help="per style")
+    parser.add_argument("--size-px", type=int, default=128, help="side of the references")
+    parser.add_argument("--seed", type=int, default=0, help="another one draws other pictures")
+    return parser
+
+
+def check() -> Parser:
+    parser = _parser(
+        "check",
+        "Is a submission complete: every style and prompt once, names verbatim, RGB, one size, "
+        "nothing else, readable. Prints every problem; exit code 1 if there are any.",
+        "  jdreambooth contest check out/result --root data/B\n",
+    )
+    _add_submission(parser)
+    _add_styles(parser)
+    return parser
+
+
+def pack() -> Parser:
+    parser = _parser(
+        "pack",
+        "Write a submission as a zip file. Refuses what check refuses. The same pictures give the "
+        "same bytes.",
+        "  jdreambooth contest pack out/result --root data/B --out submission.zip\n",
+    )
+    _add_submission(parser)
+    _add_styles(parser)
+    parser.add_argument("--out", type=str, required=True, help="a .zip file")
+    parser.add_argument(
+        "--inside", type=str, default="", help="a folder in the zip that holds the styles"
+    )
+    return parser
+
+
+def status() -> Parser:
+    parser = _parser(
+        "status",
+        "How far a run is: a line per style, what is left, and an estimate.",
+        "  jdreambooth contest status out\n",
+    )
+    parser.add_argument("out", type=str, help="the --out of a run")
+    parser.add_argument("--json", action="store_true", help="print every stage as JSON")
+    return parser
+
+
+def report() -> Parser:
+    parser = _parser(
+        "report",
+        "One page of a run that opens without a network: per style its references, the pictures "
+        "with prompts and seeds, the loss, the table of pick and the scores.",
+        "  jdreambooth contest report out\n"
+        "  jdreambooth contest report out --page b.html --scores scores.json --size-px 128\n",
+    )
+    parser.add_argument("out", type=str, help="the --out of a run")
+    parser.add_argument(
+        "--page", type=str | None, default=None, help="where to write it (default: OUT/report.html)"
+    )
+    parser.add_argument(
+        "--scores",
+        type=str | None,
+        default=None,
+        help="what `jstyle score --json` wrote (default: HIST alone, computed here)",
+    )
+    parser.add_argument("--size-px", type=int, default=224, help="longer side of the thumbnails")
+    return parser

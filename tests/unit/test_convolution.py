@@ -1,0 +1,51 @@
+"""Convolution by matrix products: against Jittor's own, for every way the sizes can fall."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jstyle.sd import kernels
+from jstyle.sd.kernels import convolution
+from jstyle.sd.startup import jt
+from tests.tolerances import assert_close
+
+CASES = {  # x, w, stride, padding
+    "3x3": ((2, 24, 3, 4), (5, 24, 3, 3), 1, 1),
+    "stride": ((1, 40, 4, 6), (6, 40, 3, 3), 2, 1),
+    "no padding": ((1, 40, 5, 4), (6, 40, 3, 3), 1, 0),
+    "several slices": ((2, 600, 9, 8), (3, 600, 3, 3), 1, 1),
+    "1x1": ((2, 6, 5, 7), (4, 6, 1, 1), 1, 0),
+}
+
+
+def draw(shape, seed):
+    return jt.array(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values_and_gradients_are_those_of_jittors_convolution(case, monkeypatch):
+    x_shape, w_shape, stride, padding = CASES[case]
+    x, w = draw(x_shape, 1), draw(w_shape, 2)
+    ran = []
+    source = convolution.code
+    monkeypatch.setattr(convolution, "code", lambda *a, **k: ran.append(1) or source(*a, **k))
+
+    def run():
+        y = kernels.convolve(x, w, stride, padding)
+        g = draw(y.shape, 3)
+        return [v.numpy() for v in (y, *jt.grad((y * g).sum(), [x, w]))]
+
+    found = run()
+    assert len(ran) == 3  # the output and both gradients came from here
+    with kernels.plain():
+        wanted = run()
+    assert len(ran) == 3
+    for a, b in zip(found, wanted, strict=True):
+        assert_close("kernel.convolve", a, b)
+
+
+def test_large_maps_of_few_channels_are_left_to_onednn(monkeypatch):
+    monkeypatch.setattr(convolution, "code", None)
+    x, w = draw((1, 4, 8, 8), 1), draw((5, 4, 3, 3), 2)
+    assert tuple(kernels.convolve(x, w, 1, 1).shape) == (1, 5, 8, 8)

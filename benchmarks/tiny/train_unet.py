@@ -3,7 +3,7 @@
 Loss: mean squared error of the velocity (arXiv:2202.00512), timesteps uniform. Captions are dropped
 by chance, so that the empty prompt means "any picture". What is kept is the moving average of the
 weights. DDIM inversion asks the network about a latent one step below the timestep that it is told;
-so in training too the timestep is told too late, mostly by little, and the noise must be seen.
+so in training too the timestep that is told is only about right, and the noise must be seen.
 Pictures of half the size cost less than half: run with --size 64 first, then go on with --init.
 """
 
@@ -32,9 +32,9 @@ from jstyle.sd.vae import AutoencoderKL
 
 log = logging.getLogger("tiny.unet")
 
-SHARES = {"photo": 0.22, "drawing": 0.66, "scene": 0.12}  # of every batch
+SCENES = 0.15  # of what is drawn; the rest is single objects
 CAPTION_DROPOUT = 0.1
-LATE_BY = 120  # most that a told timestep is too late; its square root is uniform
+TOLD_OFF = (-40, 80)  # how much earlier or later a told timestep may be, at most
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 
@@ -76,14 +76,17 @@ def restore(module, arrays) -> None:
 class Batches:
     """Random batches: latents scaled to unit deviation, token ids, noise and timesteps."""
 
-    def __init__(self, latents, scaling_factor: float, captions, tokenizer, seed: int):
+    def __init__(self, latents, scaling_factor: float, captions, tokenizer, args):
         self.latents, self.scaling_factor = latents, scaling_factor
+        drawn, seed = 1 - args.photo_share, args.seed
+        self.shares = {"photo": args.photo_share, "drawing": drawn * (1 - SCENES)}
+        self.shares["scene"] = drawn * SCENES
         self.rng = np.random.default_rng(seed)
         self.ids = {k: tokenizer(c).astype(np.int32) for k, c in captions.items()}
         self.empty = tokenizer([""]).astype(np.int32)[0]
 
     def draw(self, batch: int):
-        kinds = self.rng.choice(list(SHARES), batch, p=list(SHARES.values()))
+        kinds = self.rng.choice(list(self.shares), batch, p=list(self.shares.values()))
         z = np.empty((batch, *self.latents["photo"].shape[1:]), np.float32)
         ids = np.empty((batch, len(self.empty)), np.int32)
         for i, kind in enumerate(kinds):
@@ -94,8 +97,8 @@ class Batches:
         # one timestep from each of `batch` equal slices: every batch sees the whole range
         t = (self.rng.permutation(batch) + self.rng.random(batch)) / batch
         t = (t * SCHEDULE.num_train_timesteps).astype(np.int64)
-        late = (LATE_BY * self.rng.random(batch) ** 2).astype(np.int64)
-        told = np.minimum(t + late, SCHEDULE.num_train_timesteps - 1)
+        told = t + self.rng.integers(*TOLD_OFF, batch, endpoint=True)
+        told = np.clip(told, 0, SCHEDULE.num_train_timesteps - 1)
         noise = self.rng.standard_normal(z.shape).astype(np.float32)
         return z * self.scaling_factor, ids, t, told, noise
 
@@ -137,7 +140,7 @@ def train(args) -> None:
     _, captions = dataset.load(args.data)
     latents = cached_latents(args.data, args.vae, args.size)
     unet, text, scaling_factor = start_from(args.init, len(tokenizer), latents)
-    batches = Batches(latents, scaling_factor, captions, tokenizer, args.seed)
+    batches = Batches(latents, scaling_factor, captions, tokenizer, args)
     schedule = Schedule(SCHEDULE)
     named = [(f"unet.{n}", p) for n, p in unet.named_parameters()]
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]
@@ -179,6 +182,7 @@ def main():
     parser.add_argument("--tokenizer", type=Path, default=Path("jstyle/models/tiny/tokenizer"))
     parser.add_argument("--init", type=Path, help="go on from these weights, or this model folder")
     parser.add_argument("--size", type=int, default=SIZE_PX, help="of the pictures, in pixels")
+    parser.add_argument("--photo-share", type=float, default=0.22, help="of every batch")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)

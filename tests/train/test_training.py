@@ -23,10 +23,11 @@ def metrics_of(report):
     return [json.loads(line) for line in (report.folder / "metrics.jsonl").open()]
 
 
-def state_of(report):
+def state_of(report, kind="value"):
+    """Name -> array of the last state: the values, or Adam's moments "m" and "v"."""
     folders = sorted((report.folder / "checkpoints").iterdir())
     tensors = load_state(folders[-1]).tensors
-    return {n[6:]: values for n, values in tensors.items() if n.startswith("value/")}
+    return {n.split("/", 1)[1]: a for n, a in tensors.items() if n.startswith(f"{kind}/")}
 
 
 def values_in(sd):
@@ -82,9 +83,14 @@ def test_four_accumulated_batches_of_one_are_one_batch_of_four(run, tmp_path, pa
     for a, b in zip(metrics_of(parts), metrics_of(whole), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
         assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-4)
-    got, want = state_of(parts), state_of(whole)
-    error = max(rel_l2(got[name], want[name]) for name in want)
-    assert error <= min(TOLERANCES["train.accumulation"].limit, 1e-4), error
+    m, values = ((state_of(parts, kind), state_of(whole, kind)) for kind in ("m", "value"))
+    # tensor by tensor for what is linear in the gradients; Adam moves each number by its gradient's
+    # sign, however small it is, so the values are taken together
+    error_m = max(rel_l2(m[0][name], m[1][name]) for name in m[1])
+    error = rel_l2(*(np.concatenate([named[n].ravel() for n in values[1]]) for named in values))
+    print(f"{part} m {error_m:.1e} values {error:.1e}")
+    assert error_m <= min(TOLERANCES["train.accumulation_m"].limit, 2e-4)
+    assert error <= min(TOLERANCES["train.accumulation"].limit, 1e-4)
 
 
 def test_both_parts_of_the_loss_are_logged(run):

@@ -42,17 +42,19 @@ def test_every_attention_of_the_real_model_has_its_namesake(styler):
 def test_inversion_and_back_keeps_a_photograph(styler, cat):
     with jt.no_grad():
         plain = styler.sd.decode(styler.sd.encode_image(jt.array(cat))).numpy()
-    assert psnr(plain, cat) > 24
-    assert psnr(styler.reconstruct(cat, StyleConfig()).numpy(), plain) > 26
+    assert psnr(plain, cat) > 26
+    assert psnr(styler.reconstruct(cat, StyleConfig()).numpy(), plain) > 28
 
 
-@pytest.mark.parametrize("name", ["neon", "poster", "stained_glass", "woodcut"])
-def test_a_photograph_comes_nearer_to_the_colours_of_a_style(styler, cat, name):
+@pytest.mark.parametrize(
+    ("name", "most"), [("neon", 0.6), ("poster", 0.9), ("stained_glass", 0.6), ("woodcut", 1.0)]
+)
+def test_a_photograph_comes_nearer_to_the_colours_of_a_style(styler, cat, name, most):
     cfg = StyleConfig()
     style = styler.load(DEMO / f"style_{name}.png", cfg)
     result = styler.stylize(cat, style, cfg).numpy()
     before = np.linalg.norm(colour(cat) - colour(style))
-    assert np.linalg.norm(colour(result) - colour(style)) < before
+    assert np.linalg.norm(colour(result) - colour(style)) < most * before
 
 
 def test_the_prompt_decides_the_picture(styler):
@@ -60,6 +62,6 @@ def test_the_prompt_decides_the_picture(styler):
         styler.sd.generate(f"a star in {style} style", seed=3, num_steps=20, guidance=4.0).numpy()
         for style in ("neon", "engraving")
     )
-    assert dark.mean() < light.mean() - 0.2
+    assert dark.mean() < light.mean() - 0.25
     again = styler.sd.generate("a star in neon style", seed=3, num_steps=20, guidance=4.0)
     assert np.array_equal(dark, again.numpy())

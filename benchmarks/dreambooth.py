@@ -89,8 +89,7 @@ def style_part(pictures: np.ndarray, untrained: np.ndarray, style: str) -> float
 
 def as_model(pictures: np.ndarray) -> np.ndarray:
     """uint8 (..., S, S, 3) -> (N, 3, S, S) in [-1, 1]."""
-    flat = pictures.reshape(-1, *pictures.shape[-3:])
-    return flat.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    return image.from_uint8(pictures.reshape(-1, *pictures.shape[-3:]))
 
 
 def drift(pictures: np.ndarray, untrained: np.ndarray) -> float:

@@ -92,8 +92,7 @@ def _random_crops(path: Path, size_px: int, count: int, rng) -> list[np.ndarray]
         left, top = share_x * (whole.width - side), share_y * (whole.height - side)
         box = (left, top, left + side, top + side)
         view = whole.resize((size_px, size_px), Image.Resampling.LANCZOS, box=box)
-        pixels = np.asarray(view, np.float32) / 127.5 - 1.0
-        views.append(np.ascontiguousarray(pixels.transpose(2, 0, 1)[None]))
+        views.append(image.from_uint8(np.asarray(view)[None]))
     return views
 
 

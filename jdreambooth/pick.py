@@ -150,7 +150,7 @@ def measure(
     rows = []
     for step in sorted(painted):
         pixels = painted[step].reshape(-1, *painted[step].shape[2:])
-        ours = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).astype(np.float32) / 127.5 - 1
+        ours = image.from_uint8(pixels)
         latents = _encode(sd, ours)
         gaps = measures.to_training(latents, training)
         errors = explain(sd, latents, judged, cfg.draws, advance)

@@ -28,6 +28,12 @@ def _add_lora(parser: Parser) -> None:
     )
 
 
+def _add_texts(parser: Parser, options: dict[str, str]) -> None:
+    """Options that are texts and need not be given: name -> help."""
+    for name, told in options.items():
+        parser.add_argument(name, type=str | None, default=None, help=told)
+
+
 def stylize() -> Parser:
     parser = _parser(
         "stylize",
@@ -185,32 +191,7 @@ def parity() -> Parser:
     )
     add_config(parser)
     add_model(parser)
-    parser.add_argument(
-        "--reference",
-        type=str | None,
-        default=None,
-        help="torch, with which ours is compared unless --against names a recording",
-    )
-    parser.add_argument(
-        "--image",
-        action="append",
-        default=[],
-        help="the content; given twice, the style too (default: shipped pictures)",
-    )
-    parser.add_argument("--prompt", type=str | None, default=None, help="(a photograph of a cat)")
-    parser.add_argument(
-        "--steps", type=int | None, default=None, help="of inversion and sampling (10)"
-    )
-    parser.add_argument("--seed", type=int | None, default=None, help="of the noise (0)")
-    parser.add_argument(
-        "--rng", type=str | None, default=None, help=f"whose noise: {', '.join(RNGS)} ({NUMPY})"
-    )
-    parser.add_argument(
-        "--size-px", type=int | None, default=None, help="of the pictures (the model's own)"
-    )
-    parser.add_argument(
-        "--only", type=str | None, default=None, help=f"some of {','.join(STAGES)} (all)"
-    )
+    _add_parity_task(parser, ",".join(STAGES))
     parser.add_argument(
         "--dtype",
         default="float32",
@@ -220,23 +201,41 @@ def parity() -> Parser:
     parser.add_argument(
         "--slack", type=float, default=1.0, help="what the limits are multiplied with, at least 1"
     )
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="folder for the report (jstyle-parity)"
-    )
-    parser.add_argument(
-        "--record", type=str | None, default=None, help="write one side's values here and stop"
-    )
-    parser.add_argument(
-        "--against", type=str | None, default=None, help="compare with the values recorded here"
-    )
-    parser.add_argument(
-        "--inject-fault",
-        type=str | None,
-        default=None,
-        metavar="MODULE",
-        help="make this module of ours wrong by one per cent, to see it found",
+    _add_texts(
+        parser,
+        {
+            "--reference": "torch, with which ours is compared unless --against names a recording",
+            "--out": "folder for the report (jstyle-parity)",
+            "--record": "write one side's values here and stop",
+            "--against": "compare with the values recorded here",
+            "--inject-fault": "make this module of ours wrong by one per cent, to see it found",
+        },
     )
     return parser
+
+
+def _add_parity_task(parser: Parser, stages: str) -> None:
+    """What both sides compute; a recording brings its own."""
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        help="the content; given twice, the style too (default: shipped pictures)",
+    )
+    for name, text in {
+        "--steps": "of inversion and sampling (10)",
+        "--seed": "of the noise (0)",
+        "--size-px": "of the pictures (the model's own)",
+    }.items():
+        parser.add_argument(name, type=int | None, default=None, help=text)
+    _add_texts(
+        parser,
+        {
+            "--prompt": "(a photograph of a cat)",
+            "--rng": f"whose noise: {', '.join(RNGS)} ({NUMPY})",
+            "--only": f"some of {stages} (all)",
+        },
+    )
 
 
 def score() -> Parser:
@@ -273,16 +272,18 @@ def score() -> Parser:
     parser.add_argument(
         "--corrected", action="store_true", help="without the checker's quirks (hist, clip_iqa)"
     )
-    for name, text in {
-        "--styles": "only these, such as 00,05 (all)",
-        "--content": "artfid: the contents that were stylised, a folder",
-        "--style": "artfid: the styles, a folder; results are CONTENT_stylized_STYLE.png",
-        "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
-        "--words": "clip_r's list of words, one per line (clip_r_prompts.txt among the weights)",
-        "--cache": "folder where features of pictures are kept, or none (the user's cache)",
-        "--json": "write the report to this file, with every style's values",
-    }.items():
-        parser.add_argument(name, type=str | None, default=None, help=text)
+    _add_texts(
+        parser,
+        {
+            "--styles": "only these, such as 00,05 (all)",
+            "--content": "artfid: the contents that were stylised, a folder",
+            "--style": "artfid: the styles, a folder; results are CONTENT_stylized_STYLE.png",
+            "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
+            "--words": "clip_r's words, one per line (clip_r_prompts.txt among the weights)",
+            "--cache": "folder where features of pictures are kept, or none (the user's cache)",
+            "--json": "write the report to this file, with every style's values",
+        },
+    )
     parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
     add_device(parser)
     return parser

@@ -19,16 +19,12 @@ from tqdm import tqdm
 from benchmarks.tiny import classifier, dataset
 from jdreambooth import drawings
 from jstyle import JStyleID, StableDiffusion, StyleConfig
+from jstyle.commands.reconstruct import psnr_db
 from jstyle.sd import image as image_files
 from jstyle.sd.startup import jt
 
 GENERATED_OBJECTS = 20
 SEEDS_PER_OBJECT = 5
-
-
-def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """In dB, of images in [-1, 1]."""
-    return float(-10 * np.log10(np.mean((a - b) ** 2) / 4))
 
 
 def colour(image: np.ndarray) -> np.ndarray:
@@ -54,8 +50,8 @@ def round_trips(styler: JStyleID, images: list[np.ndarray], cfg: StyleConfig) ->
     for image in images:
         with jt.no_grad():
             plain = styler.sd.decode(styler.sd.encode_image(jt.array(image))).numpy()
-        vae.append(psnr(plain, image))
-        back.append(psnr(styler.reconstruct(image, cfg).numpy(), plain))
+        vae.append(psnr_db(plain, image))
+        back.append(psnr_db(styler.reconstruct(image, cfg).numpy(), plain))
     return {"vae_psnr_db": float(np.mean(vae)), "inversion_psnr_db": float(np.mean(back))}
 
 

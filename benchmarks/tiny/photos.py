@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from jdreambooth.drawings.canvas import hue_rotation
+
 # name: (package, file, licence as stated by the package)
 PHOTOS = {
     "astronaut": ("skimage", "data/astronaut.png", "public domain, NASA"),
@@ -57,20 +59,12 @@ def recolour(view: Image.Image, rng: np.random.Generator) -> Image.Image:
         return view
     pixels = np.asarray(view, np.float32) / 255
     if rng.random() < 0.5:
-        pixels = pixels @ _hue_rotation(rng.uniform(-np.pi, np.pi))
+        pixels = pixels @ hue_rotation(rng.uniform(-np.pi, np.pi))
     gain, bias = rng.uniform(0.75, 1.25, 3), rng.uniform(-0.1, 0.1, 3)
     pixels = np.clip(pixels * gain + bias, 0, 1)
     view = Image.fromarray((pixels * 255 + 0.5).astype(np.uint8))
     view = ImageEnhance.Color(view).enhance(rng.uniform(0.5, 1.8))
     return ImageEnhance.Contrast(view).enhance(rng.uniform(0.7, 1.3))
-
-
-def _hue_rotation(angle: float) -> np.ndarray:
-    """Rotation of RGB space about the grey axis, for row vectors."""
-    cos, sin = np.cos(angle), np.sin(angle)
-    third, root = (1 - cos) / 3, np.sqrt(1 / 3) * sin
-    a, b, c = cos + third, third - root, third + root
-    return np.array([[a, b, c], [c, a, b], [b, c, a]], np.float32)
 
 
 def views(count: int, size_px: int, seed: int) -> np.ndarray:

@@ -20,9 +20,9 @@ from tqdm import tqdm
 
 from benchmarks.tiny import dataset
 from benchmarks.tiny.models import SCHEDULE, SIZE_PX, UNET, VAE, text_config
-from benchmarks.tiny.train_vae import to_model
 from jdreambooth.optimizer import clip_gradients
 from jstyle.sd.clip import CLIPTextModel
+from jstyle.sd.image import from_uint8
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.schedule import Schedule
 from jstyle.sd.startup import jt
@@ -44,7 +44,7 @@ def encode_all(vae, pictures: np.ndarray, size: int, batch: int = 32) -> np.ndar
     out, k = [], pictures.shape[1] // size
     with jt.no_grad():
         for i in tqdm(range(0, len(pictures), batch), desc="encode", mininterval=10):
-            x = to_model(pictures[i : i + batch])
+            x = from_uint8(pictures[i : i + batch])
             x = x.reshape(len(x), 3, size, k, size, k).mean((3, 5))
             moments = vae.encode(jt.array(x))
             out.append(moments[:, : VAE.latent_channels].numpy().astype(np.float16))

@@ -17,6 +17,8 @@ import numpy as np
 from tqdm import trange
 
 from benchmarks.tiny.models import VAE
+from jstyle.commands.reconstruct import psnr_db
+from jstyle.sd.image import from_uint8
 from jstyle.sd.startup import jt
 from jstyle.sd.vae import AutoencoderKL
 
@@ -38,16 +40,10 @@ def psnr(vae, images) -> float:
     values = []
     with jt.no_grad():
         for image in images:
-            x = to_model(image[None])
+            x = from_uint8(image[None])
             y = vae.decode(vae.encode(jt.array(x))[:, : VAE.latent_channels]).numpy()
-            error = np.mean((np.clip(y, -1, 1) - x) ** 2) / 4
-            values.append(-10 * np.log10(error))
+            values.append(psnr_db(np.clip(y, -1, 1), x))
     return float(np.mean(values))
-
-
-def to_model(images) -> np.ndarray:
-    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]."""
-    return np.ascontiguousarray((np.asarray(images, np.float32) / 127.5 - 1).transpose(0, 3, 1, 2))
 
 
 def crops(pool, rng, batch: int, size: int) -> np.ndarray:
@@ -67,7 +63,7 @@ def train(pool, holdout, steps: int, seed: int, out: Path, batch: int, size: int
     started, running = time.time(), None
     for step in trange(steps, mininterval=10):
         optimizer.lr = lr * min(1, (step + 1) / 100) * (0.02 + 0.98 * _cosine(step / steps))
-        x = jt.array(to_model(crops(pool, rng, batch, size)))
+        x = jt.array(from_uint8(crops(pool, rng, batch, size)))
         noise = rng.standard_normal((batch, 4, size // 4, size // 4)).astype(np.float32)
         loss, error = loss_of(vae, x, jt.array(noise))
         optimizer.step(loss)

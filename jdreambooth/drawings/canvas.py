@@ -219,3 +219,11 @@ class Canvas:
         if jitter:
             table = table + self.rng.uniform(-jitter, jitter, (len(table), 1)).astype(np.float32)
         return table[cells.index]
+
+
+def hue_rotation(angle: float) -> np.ndarray:
+    """Rotation of RGB space about the grey axis, for row vectors."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    third, root = (1 - cos) / 3, np.sqrt(1 / 3) * sin
+    a, b, c = cos + third, third - root, third + root
+    return np.array([[a, b, c], [c, a, b], [b, c, a]], np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from .animals import ANIMALS
-from .canvas import Canvas, mix, smoothstep
+from .canvas import Canvas, hue_rotation, mix, smoothstep
 from .colours import DARK as DARK_HEX
 from .colours import LIGHT as LIGHT_HEX
 from .colours import USUAL, rgb
@@ -69,11 +69,7 @@ def scene(seed: int, size_px: int = 128) -> Image.Image:
 def recolour(image: Image.Image, rng: np.random.Generator) -> Image.Image:
     """Turn the hues by any angle about the grey axis, then change gain and gamma per channel."""
     rgb = np.asarray(image.convert("RGB"), np.float32) / 255
-    angle = rng.uniform(0, 2 * np.pi)
-    c, s = np.cos(angle), np.sin(angle) / np.sqrt(3)
-    k = (1 - c) / 3
-    turn = np.array([[c + k, k - s, k + s], [k + s, c + k, k - s], [k - s, k + s, c + k]])
-    rgb = np.clip(rgb @ turn.T.astype(np.float32), 0, 1)
+    rgb = np.clip(rgb @ hue_rotation(-rng.uniform(0, 2 * np.pi)), 0, 1)
     rgb = rgb ** rng.uniform(0.8, 1.25, 3) * rng.uniform(0.8, 1.15, 3)
     return Image.fromarray((np.clip(rgb, 0, 1) * 255 + 0.5).astype(np.uint8))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..sd.config import ConfigError
+from ..sd.config_json import ConfigError
 from .networks.hub_folder import read_json
 
 NAME = "preprocessor_config.json"

@@ -9,137 +9,24 @@ transformers 5 (CLIPTextConfig).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-
-class ConfigError(ValueError):
-    """A model's JSON asks for something that is not implemented, or does not fit together."""
-
-
-def _refuse(key: str, value: Any, supported: str) -> None:
-    raise ConfigError(f"{key} = {value!r} is not supported (supported: {supported})")
-
-
-def _one_of(key: str, value: Any, allowed: tuple) -> None:
-    # 0 == False and 1 == True in Python; a JSON file that mixes them is a wrong file
-    if not any(value == a and isinstance(value, bool) == isinstance(a, bool) for a in allowed):
-        _refuse(key, value, " or ".join(_shown(a) for a in allowed))
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else "null" if value is None else str(value)
-
-
-def _whole(config: Any, *keys: str, least: int = 1) -> None:
-    for key in keys:
-        value = getattr(config, key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            _refuse(key, value, f"a whole number, at least {least}")
-
-
-def _positive(config: Any, *keys: str) -> None:
-    for key in keys:
-        value = getattr(config, key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            _refuse(key, value, "a number above 0")
-
-
-def _flags(config: Any, *keys: str) -> None:
-    for key in keys:
-        _one_of(key, getattr(config, key), (True, False))
-
-
-def _blocks(config: Any, key: str, allowed: tuple[str, ...]) -> None:
-    """`key` is a list of block names, all known, one per entry of block_out_channels."""
-    names, levels = getattr(config, key), len(config.block_out_channels)
-    if not isinstance(names, tuple) or len(names) != levels:
-        _refuse(key, names, f"a list of {levels} names, as long as block_out_channels")
-    for name in names:
-        _one_of(key, name, allowed)
-
-
-def _channels(config: Any) -> None:
-    """block_out_channels is a list of multiples of norm_num_groups."""
-    _whole(config, "norm_num_groups")
-    widths, groups = config.block_out_channels, config.norm_num_groups
-    if not isinstance(widths, tuple) or not widths:
-        _refuse("block_out_channels", widths, "a list of whole numbers")
-    for width in widths:
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1 or width % groups:
-            _refuse("block_out_channels", list(widths), f"multiples of norm_num_groups = {groups}")
-
-
-def _square(value: Any, default: int) -> Any:
-    """Image sizes are written as a number, as [n, n], or as null."""
-    if value is None:
-        return default
-    same = isinstance(value, (list, tuple)) and len(value) == 2 and value[0] == value[1]
-    return value[0] if same else value
-
-
-class _Config:
-    """Reading and writing shared by the four configurations."""
-
-    CLASS_NAMES: ClassVar[tuple[str, ...]] = ()
-    FIXED: ClassVar[dict[str, tuple]] = {}  # keys known to the library -> the values implemented
-    IGNORED: ClassVar[frozenset[str]] = frozenset()  # keys that change nothing here
-    ALLOW_UNKNOWN: ClassVar[bool] = False
-
-    @classmethod
-    def from_json(cls, values: dict, where: str = "config"):
-        """The configuration in `values` (a parsed JSON object); `where` is named in errors.
-
-        Raises ConfigError in one line, `where: key = value is not supported (supported: ...)`.
-        Keys that begin with an underscore are ignored.
-        """
-        try:
-            if not isinstance(values, dict):
-                raise ConfigError(f"expected a JSON object, found {type(values).__name__}")
-            return cls(**cls._translate(values))
-        except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
-
-    @classmethod
-    def _translate(cls, values: dict) -> dict:
-        if values.get("_class_name") is not None:
-            _one_of("_class_name", values["_class_name"], cls.CLASS_NAMES)
-        known = {field.name for field in fields(cls)}
-        result = {}
-        for key, value in cls._rename(dict(values)).items():
-            if key in known:
-                result[key] = value
-            elif key in cls.FIXED:
-                _one_of(key, value, cls.FIXED[key])
-            elif not (key.startswith("_") or key in cls.IGNORED or cls.ALLOW_UNKNOWN):
-                raise ConfigError(f"{key} = {value!r} is not supported (the key is unknown)")
-        return result
-
-    @classmethod
-    def _rename(cls, values: dict) -> dict:
-        return values
-
-    def __post_init__(self):
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):  # frozen means hashable
-                object.__setattr__(self, field.name, tuple(value))
-        self._check()
-
-    def _check(self) -> None:
-        raise NotImplementedError
-
-    def to_json(self) -> dict:
-        """The JSON object from_json reads back to an equal configuration."""
-        result = {"_class_name": self.CLASS_NAMES[0]} if self.CLASS_NAMES else {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            result[field.name] = list(value) if isinstance(value, tuple) else value
-        return result
+from .config_json import (
+    JSONConfig,
+    blocks,
+    channels,
+    flags,
+    one_of,
+    positive,
+    refuse,
+    square,
+    whole,
+)
 
 
 @dataclass(frozen=True)
-class UNetConfig(_Config):
+class UNetConfig(JSONConfig):
     """UNet2DConditionModel. Widths and depths run from the outermost level inwards."""
 
     sample_size: int = 64  # latent pixels; the size pictures are made at when none is asked for
@@ -204,37 +91,37 @@ class UNetConfig(_Config):
         if isinstance(heads, int) and isinstance(levels, (list, tuple)):
             heads = [heads] * len(levels)
         if not isinstance(heads, (list, tuple)):
-            _refuse(key, heads, "a head count, or a list of one per level")
+            refuse(key, heads, "a head count, or a list of one per level")
         values["num_heads"] = heads
-        values["sample_size"] = _square(values.get("sample_size"), cls.sample_size)
+        values["sample_size"] = square(values.get("sample_size"), cls.sample_size)
         flags = values.get("only_cross_attention")
         if isinstance(flags, list) and not any(flags):
             values["only_cross_attention"] = False
         return values
 
     def _check(self) -> None:
-        _whole(self, "sample_size", "in_channels", "out_channels", "layers_per_block")
-        _whole(self, "cross_attention_dim")
-        _whole(self, "freq_shift", least=0)
-        _positive(self, "norm_eps")
-        _flags(self, "use_linear_projection", "flip_sin_to_cos", "upcast_attention")
-        _one_of("act_fn", self.act_fn, ("silu",))
-        _channels(self)
-        _blocks(self, "down_block_types", ("DownBlock2D", "CrossAttnDownBlock2D"))
-        _blocks(self, "up_block_types", ("UpBlock2D", "CrossAttnUpBlock2D"))
+        whole(self, "sample_size", "in_channels", "out_channels", "layers_per_block")
+        whole(self, "cross_attention_dim")
+        whole(self, "freq_shift", least=0)
+        positive(self, "norm_eps")
+        flags(self, "use_linear_projection", "flip_sin_to_cos", "upcast_attention")
+        one_of("act_fn", self.act_fn, ("silu",))
+        channels(self)
+        blocks(self, "down_block_types", ("DownBlock2D", "CrossAttnDownBlock2D"))
+        blocks(self, "up_block_types", ("UpBlock2D", "CrossAttnUpBlock2D"))
         self._check_heads()
 
     def _check_heads(self) -> None:
         heads, widths = self.num_heads, self.block_out_channels
         if not isinstance(heads, tuple) or len(heads) != len(widths):
-            _refuse("attention_head_dim", heads, f"a head count, or a list of {len(widths)}")
+            refuse("attention_head_dim", heads, f"a head count, or a list of {len(widths)}")
         innermost = len(widths) - 1  # the middle block attends with the innermost level's heads
         for i, (count, width) in enumerate(zip(heads, widths, strict=True)):
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                _refuse("attention_head_dim", list(heads), "whole numbers, at least 1")
+                refuse("attention_head_dim", list(heads), "whole numbers, at least 1")
             blocks = self.down_block_types[i] + self.up_block_types[innermost - i]
             if ("CrossAttn" in blocks or i == innermost) and width % count:
-                _refuse("attention_head_dim", list(heads), f"head counts that divide {width}")
+                refuse("attention_head_dim", list(heads), f"head counts that divide {width}")
 
     def to_json(self) -> dict:
         result = super().to_json()
@@ -243,7 +130,7 @@ class UNetConfig(_Config):
 
 
 @dataclass(frozen=True)
-class VAEConfig(_Config):
+class VAEConfig(JSONConfig):
     """AutoencoderKL. The encoder halves the image len(block_out_channels) - 1 times."""
 
     in_channels: int = 3
@@ -271,21 +158,21 @@ class VAEConfig(_Config):
 
     @classmethod
     def _rename(cls, values: dict) -> dict:
-        values["sample_size"] = _square(values.get("sample_size"), cls.sample_size)
+        values["sample_size"] = square(values.get("sample_size"), cls.sample_size)
         return values
 
     def _check(self) -> None:
-        _whole(self, "in_channels", "out_channels", "layers_per_block", "latent_channels")
-        _whole(self, "sample_size")
-        _positive(self, "scaling_factor")
-        _one_of("act_fn", self.act_fn, ("silu",))
-        _channels(self)
-        _blocks(self, "down_block_types", ("DownEncoderBlock2D",))
-        _blocks(self, "up_block_types", ("UpDecoderBlock2D",))
+        whole(self, "in_channels", "out_channels", "layers_per_block", "latent_channels")
+        whole(self, "sample_size")
+        positive(self, "scaling_factor")
+        one_of("act_fn", self.act_fn, ("silu",))
+        channels(self)
+        blocks(self, "down_block_types", ("DownEncoderBlock2D",))
+        blocks(self, "up_block_types", ("UpDecoderBlock2D",))
 
 
 @dataclass(frozen=True)
-class CLIPTextConfig(_Config):
+class CLIPTextConfig(JSONConfig):
     """CLIPTextModel. SD 2.x files ship 23 of 24 layers: the last one here is the penultimate."""
 
     vocab_size: int = 49408
@@ -315,13 +202,13 @@ class CLIPTextConfig(_Config):
         return values
 
     def _check(self) -> None:
-        _whole(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
-        _whole(self, "num_attention_heads", "max_position_embeddings")
-        _positive(self, "layer_norm_eps")
-        _one_of("hidden_act", self.hidden_act, ("quick_gelu", "gelu"))
+        whole(self, "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers")
+        whole(self, "num_attention_heads", "max_position_embeddings")
+        positive(self, "layer_norm_eps")
+        one_of("hidden_act", self.hidden_act, ("quick_gelu", "gelu"))
         if self.hidden_size % self.num_attention_heads:
             supported = f"head counts that divide hidden_size = {self.hidden_size}"
-            _refuse("num_attention_heads", self.num_attention_heads, supported)
+            refuse("num_attention_heads", self.num_attention_heads, supported)
 
     def to_json(self) -> dict:
         return {
@@ -332,7 +219,7 @@ class CLIPTextConfig(_Config):
 
 
 @dataclass(frozen=True)
-class ScheduleConfig(_Config):
+class ScheduleConfig(JSONConfig):
     """The noise schedule in scheduler_config.json, whichever sampler that file names.
 
     Sampling here is always DDIM, so keys that shape another sampler are ignored and missing keys
@@ -383,16 +270,16 @@ class ScheduleConfig(_Config):
     )
 
     def _check(self) -> None:
-        _whole(self, "num_train_timesteps")
-        _whole(self, "steps_offset", least=0)
-        _positive(self, "beta_start", "beta_end")
-        _flags(self, "set_alpha_to_one")
-        _one_of("beta_schedule", self.beta_schedule, ("scaled_linear", "linear"))
-        _one_of("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
-        _one_of("timestep_spacing", self.timestep_spacing, ("leading", "trailing", "linspace"))
+        whole(self, "num_train_timesteps")
+        whole(self, "steps_offset", least=0)
+        positive(self, "beta_start", "beta_end")
+        flags(self, "set_alpha_to_one")
+        one_of("beta_schedule", self.beta_schedule, ("scaled_linear", "linear"))
+        one_of("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
+        one_of("timestep_spacing", self.timestep_spacing, ("leading", "trailing", "linspace"))
         if not self.beta_start <= self.beta_end < 1:
             supported = f"from beta_start = {self.beta_start} to below 1"
-            _refuse("beta_end", self.beta_end, supported)
+            refuse("beta_end", self.beta_end, supported)
 
 
 def check_together(unet: UNetConfig, vae: VAEConfig, text: CLIPTextConfig) -> None:
@@ -404,7 +291,7 @@ def check_together(unet: UNetConfig, vae: VAEConfig, text: CLIPTextConfig) -> No
     for key in ("in_channels", "out_channels"):
         if getattr(unet, key) != latent:
             supported = f"{latent}, the latent_channels of the VAE"
-            _refuse(f"unet: {key}", getattr(unet, key), supported)
+            refuse(f"unet: {key}", getattr(unet, key), supported)
     if unet.cross_attention_dim != text.hidden_size:
         supported = f"{text.hidden_size}, the hidden_size of the text encoder"
-        _refuse("unet: cross_attention_dim", unet.cross_attention_dim, supported)
+        refuse("unet: cross_attention_dim", unet.cross_attention_dim, supported)

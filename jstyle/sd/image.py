@@ -66,8 +66,7 @@ def load(
     else:
         box = _centre_box(image.width, image.height, box_w / box_h)
         image = image.resize((box_w, box_h), Image.Resampling.LANCZOS, box=box)
-    pixels = np.asarray(image, np.float32) / 127.5 - 1.0
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])  # (H, W, 3) -> (1, 3, H, W)
+    return from_uint8(np.asarray(image)[None])
 
 
 def _centre_box(width: int, height: int, aspect: float) -> tuple[float, float, float, float]:
@@ -154,6 +153,12 @@ def _eight_bits(image: Image.Image) -> np.ndarray:
     else:
         white = max(65535.0, top)
     return np.rint(np.clip(pixels / white, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def from_uint8(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (B, H, W, 3) -> float32 (B, 3, H, W) in [-1, 1]."""
+    scaled = np.asarray(pixels, np.float32) / 127.5 - 1.0
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
 def to_uint8(x) -> np.ndarray:

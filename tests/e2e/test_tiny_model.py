@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.tiny.evaluate import colour, psnr
+from benchmarks.tiny.evaluate import colour
 from jstyle import JStyleID, StableDiffusion, StyleConfig
+from jstyle.commands.reconstruct import psnr_db
 from jstyle.sd import hub
 from jstyle.sd.startup import jt
 
@@ -42,8 +43,8 @@ def test_every_attention_of_the_real_model_has_its_namesake(styler):
 def test_inversion_and_back_keeps_a_photograph(styler, cat):
     with jt.no_grad():
         plain = styler.sd.decode(styler.sd.encode_image(jt.array(cat))).numpy()
-    assert psnr(plain, cat) > 26
-    assert psnr(styler.reconstruct(cat, StyleConfig()).numpy(), plain) > 28
+    assert psnr_db(plain, cat) > 26
+    assert psnr_db(styler.reconstruct(cat, StyleConfig()).numpy(), plain) > 28
 
 
 @pytest.mark.parametrize(

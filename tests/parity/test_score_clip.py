@@ -12,7 +12,7 @@ from jstyle.score.metrics.clip_r import ClipRecall, label_of, read_words, recall
 from jstyle.score.metrics.cosine import mean_pairwise
 from jstyle.score.metrics.dreambooth import ClipImage, ClipText, text_score
 from jstyle.score.networks.clip import CLIP, end_positions
-from jstyle.sd.config import ConfigError
+from jstyle.sd.config_json import ConfigError
 from jstyle.sd.startup import jt
 from jstyle.sd.weights import WeightsError, read_safetensors
 from tests.parity.score_networks import draw_weights, edit_json, pictures, save_processor

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jstyle.score.processing import processor_from_json, read_processor
-from jstyle.sd.config import ConfigError
+from jstyle.sd.config_json import ConfigError
 from jstyle.sd.weights import WeightsError
 from tests.parity.score_networks import MEAN, STD, pictures
 

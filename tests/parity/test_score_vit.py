@@ -12,7 +12,7 @@ from jstyle.score.metrics.cosine import mean_pairwise
 from jstyle.score.metrics.dino import Dino
 from jstyle.score.metrics.dreambooth import DinoSubject
 from jstyle.score.networks.vit import bicubic_matrix, load_vit
-from jstyle.sd.config import ConfigError
+from jstyle.sd.config_json import ConfigError
 from jstyle.sd.startup import jt
 from jstyle.sd.weights import WeightsError, read_safetensors
 from tests.parity.score_networks import draw_weights, edit_json, pictures, save_processor

@@ -8,12 +8,12 @@ import pytest
 
 from jstyle.sd.config import (
     CLIPTextConfig,
-    ConfigError,
     ScheduleConfig,
     UNetConfig,
     VAEConfig,
     check_together,
 )
+from jstyle.sd.config_json import ConfigError
 
 DOWN = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
 UP = ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3

@@ -8,6 +8,7 @@ import resource
 import numpy as np
 import pytest
 
+from benchmarks import full_size
 from jstyle import StyleConfig, storage
 from jstyle.features import FeatureBank
 from jstyle.injection import resolve_sites
@@ -16,19 +17,7 @@ from jstyle.sd.startup import jt
 from jstyle.storage import DiskBank, choose, feature_bytes
 from tests.unit.test_style_config import SITES
 
-SD21 = {
-    "sample_size": 64,
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
-    "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
-    "block_out_channels": [320, 640, 1280, 1280],
-    "layers_per_block": 2,
-    "cross_attention_dim": 1024,
-    "attention_head_dim": [5, 10, 20, 20],
-    "use_linear_projection": True,
-    "norm_num_groups": 32,
-}
+SD21 = {**full_size.UNET, "sample_size": 64}
 GIB = 2**30
 
 

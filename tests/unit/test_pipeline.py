@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jstyle.sd import StableDiffusion
-from jstyle.sd.config import ConfigError
+from jstyle.sd.config_json import ConfigError
 from jstyle.sd.startup import jt
 from jstyle.sd.weights import WeightsError
 from tests import tiny

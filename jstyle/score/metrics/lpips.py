@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...sd.image import from_uint8
 from ...sd.startup import jt
 from ...sd.weights import WeightsError
 from ..networks.backbones import Backbone, alexnet, squeezenet
@@ -76,7 +77,7 @@ def read_linear(
 
 def perceptual_features(network: Backbone, linear: list[np.ndarray], batch: np.ndarray):
     """uint8 (B, H, W, 3) -> Var (B, D), whose squared distances are LPIPS."""
-    x = jt.array(batch.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1)
+    x = jt.array(from_uint8(batch))
     shift, scale = (jt.array(np.float32(v).reshape(1, 3, 1, 1)) for v in (SHIFT, SCALE))
     parts = []
     for y, weights in zip(network((x - shift) / scale), linear, strict=True):

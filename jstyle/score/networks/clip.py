@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ...sd.clip import CLIPTextTransformer
-from ...sd.config import CLIPTextConfig, ConfigError
+from ...sd.config import CLIPTextConfig
+from ...sd.config_json import ConfigError
 from ...sd.layers import LayerNorm
 from ...sd.startup import jt
 from ...sd.tokenizer import Tokenizer

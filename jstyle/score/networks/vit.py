@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ...sd.clip import ACTIVATIONS
-from ...sd.config import ConfigError
+from ...sd.config_json import ConfigError
 from ...sd.kernels import attend
 from ...sd.layers import LayerNorm
 from ...sd.startup import jt

@@ -27,6 +27,7 @@ TOLERANCES = {
     "real_size.vae_decode": Measured(5.8e-6, "2026-11-20"),
     "real_size.text_encoder": Measured(9.4e-7, "2026-11-20"),
     "kernel.convolve": Measured(1.2e-6, "2026-11-20"),
+    "kernel.winograd": Measured(7.0e-7, "2026-11-25"),
     "kernel.twin": Measured(3.0e-7, "2026-11-20"),
     "kernel.norm_mean_1000": Measured(8.8e-5, "2026-11-20"),
     "kernel.half": Measured(2.2e-4, "2026-11-20"),

@@ -1,4 +1,5 @@
-"""Convolution by matrix products: against Jittor's own, for every way the sizes can fall."""
+"""Convolution by matrix products, and with fewer multiplications: against Jittor's own, for every
+way the sizes can fall."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from jstyle.sd import kernels
-from jstyle.sd.kernels import convolution
+from jstyle.sd.kernels import convolution, winograd
 from jstyle.sd.startup import jt
 from tests.tolerances import assert_close
 
@@ -49,3 +50,32 @@ def test_large_maps_of_few_channels_are_left_to_onednn(monkeypatch):
     monkeypatch.setattr(convolution, "code", None)
     x, w = draw((1, 4, 8, 8), 1), draw((5, 4, 3, 3), 2)
     assert tuple(kernels.convolve(x, w, 1, 1).shape) == (1, 5, 8, 8)
+
+
+@pytest.mark.parametrize("workspace", [winograd.WORKSPACE, 1], ids=["whole", "a row at a time"])
+def test_winograd_gives_values_and_gradients_of_jittors_convolution(workspace, monkeypatch):
+    monkeypatch.setattr(winograd, "WORKSPACE", workspace)
+    x, w = draw((2, 128, 32, 34), 1), draw((136, 128, 3, 3), 2).stop_grad()
+    ran = []
+    source = winograd.code
+    monkeypatch.setattr(winograd, "code", lambda *a, **k: ran.append(1) or source(*a, **k))
+
+    def run():
+        y = kernels.convolve(x, w, 1, 1)
+        return y.numpy(), jt.grad((y * draw(y.shape, 3)).sum(), x).numpy()
+
+    found = run()
+    assert len(ran) == 4  # the weights and a product, twice
+    with kernels.plain():
+        wanted = run()
+    assert len(ran) == 4
+    for a, b in zip(found, wanted, strict=True):
+        assert_close("kernel.winograd", a, b)
+
+
+def test_weights_in_training_and_small_or_odd_maps_are_not_winograds():
+    x, w = draw((1, 128, 32, 32), 1), draw((128, 128, 3, 3), 2).stop_grad()
+    assert winograd.fits(x, w, 1, 1) and not winograd.fits(x, w, 2, 1)
+    assert not winograd.fits(x, draw(w.shape, 2), 1, 1)  # takes gradients
+    assert not winograd.fits(draw((1, 128, 16, 16), 1), w, 1, 1)
+    assert not winograd.fits(draw((1, 128, 33, 32), 1), w, 1, 1)

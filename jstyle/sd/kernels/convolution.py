@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..startup import jt
+from . import winograd
 from .dispatch import Kernel, code, fast
 
 PIXELS_PER_CHANNEL = 1.0  # output pixels to input channels, up to which this is the faster way
@@ -164,6 +165,8 @@ def _out_size(x, w, stride: int, padding: int) -> tuple[int, int]:
 
 def convolve(x, w, stride: int = 1, padding: int = 0):
     """2-D cross-correlation. x: (B, C, H, W); w: (O, C, kh, kw). Returns (B, O, H', W')."""
+    if fast(x, w) and winograd.fits(x, w, stride, padding):
+        return winograd.convolve_3x3(x, w)
     sources = _faster_sources(x, w, stride, padding) if fast(x, w) else None
     if sources is None:
         return jt.nn.conv2d(x, w, None, stride, padding)

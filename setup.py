@@ -28,7 +28,12 @@ RUNTIME = [
     "matplotlib>=3.7",  # the plot of a training run's losses
     "tensorboardX>=2.6",  # its TensorBoard events, without TensorBoard or PyTorch
 ]
-PARITY = ["torch==2.13.0", "diffusers>=0.35", "peft>=0.17"]
+PARITY = [
+    "torch==2.13.0",
+    "diffusers>=0.35",
+    "peft>=0.20",
+    "transformers<5.24",  # 5.24 asks for peft 0.22, which is not published
+]
 TRAIN = ["scikit-image>=0.22"]  # their photographs train the shipped model
 RAY = ["ray>=2.9"]  # `jdreambooth contest run --engine ray`: several machines
 TORCHMETRICS = "torchmetrics==1.8.2"  # what the score is compared with, in part by its inner steps

@@ -16,19 +16,13 @@ from jdreambooth import drawings
 
 KINDS = ("photo", "drawing", "scene")
 PLAIN_SHARE = 0.5  # of the drawings
-# Drawn more often than the rest; a small model learns the names of these first.
-COMMON_OBJECTS = (
-    "star", "house", "tree", "sun", "moon", "apple", "car", "cup", "flower", "heart",
-    "mushroom", "umbrella", "cloud", "leaf", "bottle", "cactus", "snowman", "ladder", "ring",
-    "envelope", "bell", "fish", "butterfly", "balloon",
-)  # fmt: skip
-COMMON_SHARE = 0.75  # of the drawings
+COMMON_SHARE = 0.75  # of the drawings: objects whose names a small model learns first
 RECOLOURED_SCENES = 0.5
 
 
 def _drawing(seed: int) -> tuple[np.ndarray, str]:
     rng = np.random.default_rng((11, seed))
-    names = COMMON_OBJECTS if rng.random() < COMMON_SHARE else drawings.OBJECTS
+    names = drawings.COMMON_OBJECTS if rng.random() < COMMON_SHARE else drawings.OBJECTS
     name = names[rng.integers(len(names))]
     plain = rng.random() < PLAIN_SHARE
     style = None if plain else drawings.STYLES[rng.integers(len(drawings.STYLES))]

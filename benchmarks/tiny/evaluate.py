@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.tiny import classifier, dataset
+from benchmarks.tiny import classifier
 from jdreambooth import drawings
 from jstyle import JStyleID, StableDiffusion, StyleConfig
 from jstyle.commands.reconstruct import psnr_db
@@ -85,7 +85,7 @@ def style_measures(contents, styles, results) -> dict[str, float]:
 def generation(sd: StableDiffusion, data: Path, steps: int, guidance: float):
     """Share of generated pictures whose object the judge names, its own accuracy, and a sample."""
     judge, accuracy = classifier.trained_on(data)
-    names = dataset.COMMON_OBJECTS[:GENERATED_OBJECTS]
+    names = drawings.COMMON_OBJECTS[:GENERATED_OBJECTS]
     hits, shown = [], []
     for name in tqdm(names, desc="generate"):
         prompts = [drawings.caption(name)] * SEEDS_PER_OBJECT

@@ -2,6 +2,8 @@
 
 The styles are those kept out of the shipped model's training. File names and prompts have the edge
 cases of the real data: spaces, a trailing underscore, mixed case, and stems that tell the style.
+The references of the second style are all animals, as those of one real style are, so that too many
+steps turn every prompt into an animal. Prompts are words that the shipped model knows best.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ CONFIG = "contest.yaml"
 SPACED = ("ice cream", "pine tree", "lightning bolt")
 REFERENCES = ("fox", "teapot", "pine tree", "boat", "owl", "chair", "lighthouse", "whale")
 REFERENCES += ("guitar", "mushroom")
+ALIKE = 1  # the style whose references are all of one kind
 YAML = """\
 # jdreambooth contest run {root} --out OUT --config {root}/contest.yaml
 # The sections hold the options of jdreambooth train, pick and generate, and of jstyle stylize.
@@ -30,16 +33,20 @@ defaults:
   train:
     instance_prompt: "a {{stem}} in style{{style}} style"
     caption_case: lower
-    steps: 200
-    save_at: [50, 100, 200]
+    steps: 120
+    save_at: [15, 30, 60, 120]
+    batch: 2
+    rank: 16
+    targets: feed-forward
     learning_rate: 1e-3
-  pick: true
+  pick: {{guidance: 4, steps: 15, prompts: 4, draws: 2}}
   generate:
     template: "a {{prompt}} in style{{style}} style"
-    steps: 25
+    guidance: 4
+    steps: 15
   refine: none        # or styleid
 # styles:             # options for one style only
-#   "00": {{train: {{steps: 100}}, refine: {{gamma: 0.5}}}}
+#   "00": {{train: {{steps: 60}}, refine: {{gamma: 0.5}}}}
 """
 
 
@@ -57,7 +64,7 @@ def make_mini(
     ValueError for a number out of range, or if `out` holds something already.
     """
     folder = Path(out)
-    most = len(drawings.OBJECTS) - len(REFERENCES)
+    most = len(drawings.OBJECTS) - 2 * len(REFERENCES) - len(SPACED)
     for name, value, least, limit in (
         ("styles", styles, 1, len(drawings.HELD_OUT_STYLES)),
         ("references", references, 1, len(REFERENCES)),
@@ -80,14 +87,18 @@ def make_mini(
 
 def _write_style(folder: Path, number: int, style, references, prompts, size_px, seed) -> None:
     rng = np.random.default_rng([seed, number])
-    shown = [REFERENCES[i] for i in rng.permutation(len(REFERENCES))[:references]]
+    known = drawings.FAMILIES["animals"] if number == ALIKE else REFERENCES
+    shown = [known[i] for i in rng.permutation(len(known))[:references]]
     (folder / IMAGES).mkdir(parents=True)
     for i, thing in enumerate(shown):
         picture = np.asarray(drawings.draw(thing, style, seed * 100 + i, size_px))
         image.save_png(folder / IMAGES / f"{stem(thing, style, i, number)}.png", picture)
-    others = [thing for thing in drawings.OBJECTS if thing not in (*REFERENCES, *SPACED)]
-    asked = [SPACED[number % 2 * 2], *(others[i] for i in rng.permutation(len(others)))]
-    chosen = [word.capitalize() for word in asked[:prompts]]
+    words = {word for thing in shown for word in thing.split()}
+    taken = (*REFERENCES, *SPACED, *words)
+    others = [thing for thing in drawings.OBJECTS if thing not in taken]
+    others = [others[i] for i in rng.permutation(len(others))]
+    others.sort(key=lambda thing: thing not in drawings.COMMON_OBJECTS)
+    chosen = [word.capitalize() for word in (SPACED[number % 2 * 2], *others)][:prompts]
     order = rng.permutation(len(chosen))
     files.write_json(folder / PROMPTS, {str(i): chosen[j] for i, j in enumerate(order)})
 

@@ -6,6 +6,7 @@ NumPy and Pillow only. Every picture is a pure function of its arguments.
 from __future__ import annotations
 
 from .render import (
+    COMMON_OBJECTS,
     FAMILIES,
     HELD_OUT_STYLES,
     OBJECTS,
@@ -17,6 +18,7 @@ from .render import (
 )
 
 __all__ = [
+    "COMMON_OBJECTS",
     "FAMILIES",
     "HELD_OUT_STYLES",
     "OBJECTS",

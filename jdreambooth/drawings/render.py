@@ -23,6 +23,12 @@ _SUBJECTS = {**THINGS, **ANIMALS}
 _PAINTERS = {**PAINTS, **CRAFTS, **HELD_OUT}
 
 OBJECTS = tuple(_SUBJECTS)
+# Drawn most often for the shipped model, which knows their names best.
+COMMON_OBJECTS = (
+    "star", "house", "tree", "sun", "moon", "apple", "car", "cup", "flower", "heart",
+    "mushroom", "umbrella", "cloud", "leaf", "bottle", "cactus", "snowman", "ladder", "ring",
+    "envelope", "bell", "fish", "butterfly", "balloon",
+)  # fmt: skip
 FAMILIES = {"animals": tuple(ANIMALS)}
 STYLES = (*PAINTS, *CRAFTS)
 HELD_OUT_STYLES = tuple(HELD_OUT)

@@ -59,6 +59,16 @@ def test_prompts_are_things_that_the_references_do_not_show(whole):
             assert not re.search(rf"\b{re.escape(prompt.lower())}\b", shown)
 
 
+def test_the_references_of_one_style_are_all_animals_and_its_prompts_are_not(whole):
+    kinds = []
+    for style in read_contest(whole[0]).styles:
+        shown = [subject(path).lower() for path in style.references]
+        kinds.append(all(name.split()[-1] in drawings.FAMILIES["animals"] for name in shown))
+        common = [prompt.lower() in drawings.COMMON_OBJECTS for prompt in style.prompts]
+        assert sum(common) == len(common) - 1  # and one with a space
+    assert kinds[1] and not all(kinds)
+
+
 def test_its_configuration_can_be_read(whole):
     options = read_config(whole[0] / "contest.yaml").style("03")
     assert options.train.instance_prompt == "a {stem} in style03 style"

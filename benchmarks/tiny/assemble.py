@@ -22,10 +22,7 @@ from jstyle.sd.vae import AutoencoderKL
 
 def assemble(vae_weights: Path, unet_weights: Path, tokenizer_folder: Path) -> StableDiffusion:
     saved = np.load(unet_weights)
-    cfg = dataclasses.replace(VAE, scaling_factor=round(float(saved["scaling_factor"]), 5))
-    vae = AutoencoderKL(cfg)
-    restore(vae, np.load(vae_weights))
-    _fix_posterior_deviation(vae)
+    vae = _autoencoder(vae_weights, round(float(saved["scaling_factor"]), 5))
     tokenizer = Tokenizer.from_folder(tokenizer_folder)
     unet, text = UNet2DConditionModel(UNET), CLIPTextModel(text_config(len(tokenizer)))
     restore(unet, {k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
@@ -33,6 +30,16 @@ def assemble(vae_weights: Path, unet_weights: Path, tokenizer_folder: Path) -> S
     return StableDiffusion(
         unet, vae, text, tokenizer, Schedule(SCHEDULE), "tiny", tokenizer_folder=tokenizer_folder
     )
+
+
+def _autoencoder(weights: Path, scaling_factor: float) -> AutoencoderKL:
+    """Of train_vae's file, or that of a model folder, which has its scaling factor."""
+    if weights.is_dir():
+        return StableDiffusion.from_pretrained(weights).vae
+    vae = AutoencoderKL(dataclasses.replace(VAE, scaling_factor=scaling_factor))
+    restore(vae, np.load(weights))
+    _fix_posterior_deviation(vae)
+    return vae
 
 
 def _fix_posterior_deviation(vae) -> None:
@@ -46,7 +53,7 @@ def _fix_posterior_deviation(vae) -> None:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--vae", type=Path, required=True, help="of train_vae, or a model folder")
     parser.add_argument("--unet", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, default=Path("jstyle/models/tiny/tokenizer"))
     parser.add_argument("--out", type=Path, required=True)

@@ -43,8 +43,8 @@ UNET = UNetConfig.from_json(
 SCHEDULE = ScheduleConfig.from_json(
     {
         "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
+        "beta_start": 0.00001,
+        "beta_end": 0.0086,
         "beta_schedule": "scaled_linear",
         "prediction_type": "v_prediction",
         "steps_offset": 1,

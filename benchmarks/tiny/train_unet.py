@@ -5,6 +5,11 @@ by chance, so that the empty prompt means "any picture". What is kept is the mov
 weights. DDIM inversion asks the network about a latent one step below the timestep that it is told;
 so in training too the timestep is told too late, mostly by little, and the noise must be seen.
 Pictures of half the size cost less than half: run with --size 64 first, then go on with --init.
+
+With --pairs a part of every batch is trained as StyleID uses the network: the decoder's
+self-attention of a content reads the keys and values of its style, and the wanted result is the
+content in the style's colours. The noise of these holds some of the content's own colours, so
+that the network must look at the style.
 """
 
 from __future__ import annotations
@@ -14,13 +19,17 @@ import json
 import logging
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+from tqdm import tqdm, trange
 
-from benchmarks.tiny import dataset
+from benchmarks.tiny import dataset, pairs
 from benchmarks.tiny.models import SCHEDULE, SIZE_PX, UNET, VAE, text_config
 from jdreambooth.optimizer import clip_gradients
+from jstyle.config import PRESETS, StyleConfig
+from jstyle.injection import resolve_sites
+from jstyle.sd.attention import edit_attention
 from jstyle.sd.clip import CLIPTextModel
 from jstyle.sd.image import from_uint8
 from jstyle.sd.pipeline import StableDiffusion
@@ -35,6 +44,7 @@ log = logging.getLogger("tiny.unet")
 SCENES = 0.15  # of what is drawn; the rest is single objects
 CAPTION_DROPOUT = 0.1
 LATE_BY = 120  # most that a told timestep is too late; its square root is uniform
+RESULT_CONTRAST = 1.2  # of wanted results: what is learned by squared errors falls short of it
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 
@@ -51,19 +61,20 @@ def encode_all(vae, pictures: np.ndarray, size: int, batch: int = 32) -> np.ndar
     return np.concatenate(out)
 
 
-def cached_latents(folder: Path, weights: Path, size: int) -> dict[str, np.ndarray]:
+def cached_latents(
+    folder: Path, pictures: dict[str, np.ndarray], weights: Path, size: int
+) -> dict[str, np.ndarray]:
     """The latents of every kind of picture; written beside the pictures on first use."""
-    pictures, _ = dataset.load(folder)
     if weights.is_dir():
         vae = StableDiffusion.from_pretrained(weights).vae
     else:
         vae = AutoencoderKL(VAE)
         restore(vae, np.load(weights))
     latents = {}
-    for kind in dataset.KINDS:
+    for kind, pixels in pictures.items():
         path = folder / f"{kind}_latents_{size}.npy"
         if not path.exists():
-            np.save(path, encode_all(vae, pictures[kind], size))
+            np.save(path, encode_all(vae, pixels, size))
         latents[kind] = np.load(path)
     return latents
 
@@ -73,37 +84,87 @@ def restore(module, arrays) -> None:
         parameter.assign(jt.array(arrays[name]))
 
 
-class Batches:
-    """Random batches: latents scaled to unit deviation, token ids, noise and timesteps."""
+class Batch(NamedTuple):
+    """Rows of latents (B, 4, h, w), token ids (B, 77), true and told timesteps (B,), noise."""
 
-    def __init__(self, latents, scaling_factor: float, captions, tokenizer, args):
-        self.latents, self.scaling_factor = latents, scaling_factor
-        drawn, seed = 1 - args.photo_share, args.seed
+    z: np.ndarray
+    ids: np.ndarray
+    t: np.ndarray
+    told: np.ndarray
+    noise: np.ndarray
+
+
+class Batches:
+    """Random batches; latents are scaled to unit deviation."""
+
+    def __init__(self, latents, pair_latents, scaling_factor: float, captions, tokenizer, args):
+        self.latents, self.pairs = latents, pair_latents
+        self.scaling_factor, self.abar = scaling_factor, Schedule(SCHEDULE).abar
+        drawn = 1 - args.photo_share
         self.shares = {"photo": args.photo_share, "drawing": drawn * (1 - SCENES)}
         self.shares["scene"] = drawn * SCENES
-        self.rng = np.random.default_rng(seed)
+        self.rng = np.random.default_rng(args.seed)
         self.ids = {k: tokenizer(c).astype(np.int32) for k, c in captions.items()}
         self.empty = tokenizer([""]).astype(np.int32)[0]
 
-    def draw(self, batch: int):
-        kinds = self.rng.choice(list(self.shares), batch, p=list(self.shares.values()))
-        z = np.empty((batch, *self.latents["photo"].shape[1:]), np.float32)
-        ids = np.empty((batch, len(self.empty)), np.int32)
+    def draw(self, batch: int, paired: int) -> Batch:
+        """`batch` rows of which the last 2 x paired are styles and, in their order, contents."""
+        plain = self._captioned(batch - 2 * paired)
+        return _joined(plain, *self._paired(paired)) if paired else plain
+
+    def _captioned(self, count: int) -> Batch:
+        kinds = self.rng.choice(list(self.shares), count, p=list(self.shares.values()))
+        z = np.empty((count, *self.latents["photo"].shape[1:]), np.float32)
+        ids = np.empty((count, len(self.empty)), np.int32)
         for i, kind in enumerate(kinds):
             n = self.rng.integers(len(self.latents[kind]))
             z[i] = self.latents[kind][n]
             dropped = self.rng.random() < CAPTION_DROPOUT
             ids[i] = self.empty if dropped else self.ids[kind][n]
-        # one timestep from each of `batch` equal slices: every batch sees the whole range
-        t = (self.rng.permutation(batch) + self.rng.random(batch)) / batch
-        t = (t * SCHEDULE.num_train_timesteps).astype(np.int64)
-        late = (LATE_BY * self.rng.random(batch) ** 2).astype(np.int64)
-        told = np.minimum(t + late, SCHEDULE.num_train_timesteps - 1)
-        noise = self.rng.standard_normal(z.shape).astype(np.float32)
-        return z * self.scaling_factor, ids, t, told, noise
+        t, told = self._timesteps(count)
+        return Batch(z * self.scaling_factor, ids, t, told, self._noise(z.shape))
+
+    def _paired(self, count: int) -> tuple[Batch, Batch]:
+        picks = self.rng.integers(len(self.pairs["style"]), size=count)
+        z = {r: v[picks].astype(np.float32) * self.scaling_factor for r, v in self.pairs.items()}
+        mean = z["result"].mean((2, 3), keepdims=True)
+        z["result"] = mean + RESULT_CONTRAST * (z["result"] - mean)
+        ids = np.repeat(self.empty[None], count, 0)
+        t, told = self._timesteps(count)  # the style's inversion is late, the sampling is not
+        style = Batch(z["style"], ids, t, told, self._noise(z["style"].shape))
+        kept = self.rng.random(count) * np.sqrt(self.abar[told])
+        kept = kept.astype(np.float32).reshape(-1, 1, 1, 1)
+        noise = self._noise(z["result"].shape) + kept * (z["content"] - z["result"])
+        return style, Batch(z["result"], ids, told, told, noise)
+
+    def _timesteps(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """True and told, one from each of `count` equal slices: every batch sees all levels."""
+        last = SCHEDULE.num_train_timesteps - 1
+        t = (self.rng.permutation(count) + self.rng.random(count)) / count
+        t = (t * (last + 1)).astype(np.int64)
+        late = (LATE_BY * self.rng.random(count) ** 2).astype(np.int64)
+        return t, np.minimum(t + late, last)
+
+    def _noise(self, shape) -> np.ndarray:
+        return self.rng.standard_normal(shape).astype(np.float32)
 
 
-def velocity_loss(unet, text, schedule, batch):
+def _joined(*parts: Batch) -> Batch:
+    return Batch(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def borrow_style(paired: int):
+    """An attention edit: the last `paired` rows read the keys and values of those before them."""
+
+    def edit(site, q, k, v):
+        own, tau = q.shape[0] - paired, PRESETS["paper"]["tau"]
+        q = jt.concat([q[:own], q[own:] * tau])
+        return q, *(jt.concat([x[:own], x[own - paired : own]]) for x in (k, v))
+
+    return edit
+
+
+def velocity_loss(unet, text, schedule, batch: Batch):
     z, ids, t, told, noise = batch
     abar = schedule.abar[t].reshape(-1, 1, 1, 1)
     noised = (np.sqrt(abar) * z + np.sqrt(1 - abar) * noise).astype(np.float32)
@@ -113,9 +174,9 @@ def velocity_loss(unet, text, schedule, batch):
 
 
 def learning_rate(progress: float, step: int, peak: float) -> float:
-    """Warm-up over 200 steps, flat, then a cosine over the second half."""
+    """Warm-up over 100 steps, flat, then a cosine over the second half."""
     decay = 1.0 if progress < 0.5 else 0.5 + 0.5 * np.cos(np.pi * (progress - 0.5) / 0.5)
-    return peak * min(1.0, (step + 1) / 200) * max(decay, 0.02)
+    return peak * min(1.0, (step + 1) / 100) * max(decay, 0.02)
 
 
 def start_from(init: Path | None, vocab_size: int, latents):
@@ -137,21 +198,29 @@ def start_from(init: Path | None, vocab_size: int, latents):
 
 def train(args) -> None:
     tokenizer = Tokenizer.from_folder(args.tokenizer)
-    _, captions = dataset.load(args.data)
-    latents = cached_latents(args.data, args.vae, args.size)
+    pictures, captions = dataset.load(args.data)
+    latents = cached_latents(args.data, pictures, args.vae, args.size)
+    paired, pair_latents = 0, None
+    if args.pairs is not None:
+        paired = round(args.batch * args.pair_share / 2)
+        pair_latents = cached_latents(args.pairs, pairs.load(args.pairs), args.vae, args.size)
     unet, text, scaling_factor = start_from(args.init, len(tokenizer), latents)
-    batches = Batches(latents, scaling_factor, captions, tokenizer, args)
+    batches = Batches(latents, pair_latents, scaling_factor, captions, tokenizer, args)
+    sites = resolve_sites(StyleConfig().sites, unet.attention_sites()) if paired else ()
+    with edit_attention(unet, sites, borrow_style(paired)):
+        _loop(args, unet, text, batches, paired)
+
+
+def _loop(args, unet, text, batches: Batches, paired: int) -> None:
     schedule = Schedule(SCHEDULE)
     named = [(f"unet.{n}", p) for n, p in unet.named_parameters()]
     named += [(f"text.{n}", p) for n, p in text.named_parameters()]
     average = {n: p.copy().stop_grad() for n, p in named}
     optimizer = jt.optim.AdamW([p for _, p in named], lr=args.lr, weight_decay=WEIGHT_DECAY)
-    started, total, seen = time.time(), 0.0, 0
-    bar = tqdm(total=round(args.minutes * 60), unit="s", mininterval=10)
-    step = 0
-    while (elapsed := time.time() - started) < args.minutes * 60:
-        optimizer.lr = learning_rate(elapsed / (args.minutes * 60), step, args.lr)
-        loss = velocity_loss(unet, text, schedule, batches.draw(args.batch))
+    started, total = time.time(), 0.0
+    for step in trange(args.steps, unit="step", mininterval=10):
+        optimizer.lr = learning_rate(step / args.steps, step, args.lr)
+        loss = velocity_loss(unet, text, schedule, batches.draw(args.batch, paired))
         optimizer.backward(loss)
         clip_gradients([g for group in optimizer.param_groups for g in group["grads"]], CLIP_NORM)
         optimizer.step()
@@ -159,15 +228,13 @@ def train(args) -> None:
         for name, p in named:
             average[name].update(average[name] * decay + p.detach() * (1 - decay))
         jt.sync_all()
-        total, seen, step = total + loss.item(), seen + 1, step + 1
-        bar.update(round(elapsed) - bar.n)
-        if step % 100 == 0:
-            log.info("step %d  loss %.4f  %d s", step, total / seen, elapsed)
-            total, seen = 0.0, 0
-        if step % 500 == 0:
+        total += loss.item()
+        if (step + 1) % 100 == 0:
+            log.info("step %d  loss %.4f  %d s", step + 1, total / 100, time.time() - started)
+            total = 0.0
+        if (step + 1) % 500 == 0:
             save(average, batches.scaling_factor, args.out)
     save(average, batches.scaling_factor, args.out)
-    log.info("done after %d steps of %d", step, args.batch)
 
 
 def save(average: dict, scaling_factor: float, path: Path) -> None:
@@ -183,7 +250,9 @@ def main():
     parser.add_argument("--init", type=Path, help="go on from these weights, or this model folder")
     parser.add_argument("--size", type=int, default=SIZE_PX, help="of the pictures, in pixels")
     parser.add_argument("--photo-share", type=float, default=0.22, help="of every batch")
-    parser.add_argument("--minutes", type=float, default=75)
+    parser.add_argument("--pairs", type=Path, help="folder written by pairs: styles are borrowed")
+    parser.add_argument("--pair-share", type=float, default=0.5, help="of every batch: their rows")
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)

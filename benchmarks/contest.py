@@ -108,9 +108,13 @@ class Ruler:
 
     def measure(self, result: Path, untrained: dict[str, np.ndarray]) -> dict[str, dict]:
         """Style -> measure -> value."""
-        hist, found = hist_scores(self.contest, result), {}
+        hist, painted, found = (
+            hist_scores(self.contest, result),
+            pictures_of(self.contest, result),
+            {},
+        )
         for style in self.contest.styles:
-            pictures = pictures_of(self.contest, result)[style.name]
+            pictures = painted[style.name]
             wanted = [drawings.OBJECTS.index(prompt.lower()) for prompt in style.prompts]
             named = float(np.mean(classifier.name_objects(self.judge, pictures) == wanted))
             gaps = measures.to_training(self.latents(pictures), self.references[style.name])

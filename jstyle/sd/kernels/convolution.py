@@ -165,12 +165,13 @@ def _out_size(x, w, stride: int, padding: int) -> tuple[int, int]:
 
 def convolve(x, w, stride: int = 1, padding: int = 0):
     """2-D cross-correlation. x: (B, C, H, W); w: (O, C, kh, kw). Returns (B, O, H', W')."""
-    if fast(x, w) and winograd.fits(x, w, stride, padding):
-        return winograd.convolve_3x3(x, w)
-    sources = _faster_sources(x, w, stride, padding) if fast(x, w) else None
-    if sources is None:
-        return jt.nn.conv2d(x, w, None, stride, padding)
-    return _Convolve.apply(x, w, sources, stride, padding)
+    if fast(x, w):
+        if winograd.fits(x, w, stride, padding):
+            return winograd.convolve_3x3(x, w)
+        sources = _faster_sources(x, w, stride, padding)
+        if sources is not None:
+            return _Convolve.apply(x, w, sources, stride, padding)
+    return jt.nn.conv2d(x, w, None, stride, padding)
 
 
 def _faster_sources(x, w, stride: int, padding: int) -> _Sources | None:

@@ -108,11 +108,8 @@ class Ruler:
 
     def measure(self, result: Path, untrained: dict[str, np.ndarray]) -> dict[str, dict]:
         """Style -> measure -> value."""
-        hist, painted, found = (
-            hist_scores(self.contest, result),
-            pictures_of(self.contest, result),
-            {},
-        )
+        hist, painted = hist_scores(self.contest, result), pictures_of(self.contest, result)
+        found = {}
         for style in self.contest.styles:
             pictures = painted[style.name]
             wanted = [drawings.OBJECTS.index(prompt.lower()) for prompt in style.prompts]

@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from benchmarks.dreambooth import style_part
 from benchmarks.tiny import classifier
 from jdreambooth import drawings, measures
 from jdreambooth.contest.config import make_config, read_config
@@ -43,7 +44,6 @@ from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 
 UNTRAINED, PICK, REFINED = "untrained", "pick", "pick + StyleID"
-OTHERS = 24  # drawings of a style that its distance is measured to
 SHOWN = 4  # prompts of a style in the picture
 MEASURES = ("hist", "style", "named", "copied", "product")
 
@@ -95,13 +95,11 @@ class Ruler:
 
     def __init__(self, contest: Contest, drawn: list[str], sd: StableDiffusion, judge):
         self.contest, self.sd, self.judge = contest, sd, judge
-        self.wanted, self.references = {}, {}
-        names = drawings.OBJECTS[:OTHERS]
-        for style, manner in zip(contest.styles, drawn, strict=True):
-            others = [np.asarray(drawings.draw(n, manner, 900 + i)) for i, n in enumerate(names)]
-            self.wanted[style.name] = measures.style(image.from_uint8(np.stack(others)))
-            own = np.stack([read_rgb(path) for path in style.references])
-            self.references[style.name] = self.latents(own)
+        self.drawn = {s.name: manner for s, manner in zip(contest.styles, drawn, strict=True)}
+        self.references = {
+            style.name: self.latents(np.stack([read_rgb(path) for path in style.references]))
+            for style in contest.styles
+        }
 
     def latents(self, pictures: np.ndarray) -> np.ndarray:
         return self.sd.encode_image(jt.array(image.from_uint8(pictures))).numpy()
@@ -111,25 +109,18 @@ class Ruler:
         hist, painted = hist_scores(self.contest, result), pictures_of(self.contest, result)
         found = {}
         for style in self.contest.styles:
-            pictures = painted[style.name]
+            pictures, before = painted[style.name], untrained[style.name]
             wanted = [drawings.OBJECTS.index(prompt.lower()) for prompt in style.prompts]
             named = float(np.mean(classifier.name_objects(self.judge, pictures) == wanted))
             gaps = measures.to_training(self.latents(pictures), self.references[style.name])
             found[style.name] = {
                 "hist": hist[style.name],
-                "style": self._part(style.name, pictures, untrained[style.name]),
+                "style": style_part(pictures, before, self.drawn[style.name]),
                 "named": named,
                 "copied": measures.copied(gaps),
                 "product": hist[style.name] * named,
             }
         return found
-
-    def _part(self, name: str, pictures: np.ndarray, untrained: np.ndarray) -> float:
-        after, before = (
-            measures.style_distance(measures.style(image.from_uint8(group)), self.wanted[name])
-            for group in (pictures, untrained)
-        )
-        return float(np.mean([a / b for a, b in zip(after, before, strict=True)]))
 
 
 def chosen_counts(folder: Path) -> dict[str, dict]:

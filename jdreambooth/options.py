@@ -81,8 +81,8 @@ def pick() -> Parser:
         "pick",
         "After how many steps to stop: every saved count of a run paints prompts that were not "
         "trained, and is measured on style, content, diversity and copies. Prints the table and "
-        "recommends the healthy count that is nearest to the style. Pictures, a grid and pick.json "
-        "go to RUN/pick.",
+        "recommends the healthy count that is nearest to the style, or with --by score the one "
+        "with the most HIST x recognised. Pictures, a grid and pick.json go to RUN/pick.",
         "  jdreambooth pick runs/05\n"
         "  jdreambooth pick runs/05 --prompts 'a boat' 'a cup' --template '{prompt}, sks style'\n",
     )

@@ -13,6 +13,7 @@ from .recipe import PLACE, Recipe
 RECOGNISES = 0.5  # share of its own pictures that a model must recognise to be asked about others
 HEEDS = 0.2  # diversity before training, below which nothing is left to lose
 HARDLY = 0.9  # of the style distance before training: next to nothing is learned
+STYLE, SCORE = "style", "score"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class PickConfig:
         least_recognised: Of the pictures recognised before training, this share must stay so.
         least_diversity: Of the diversity before training, this share must be left.
         most_copies: Share of the pictures that may be copies of training pictures.
-        style_margin: A smaller count wins if its style distance is higher by this at most.
+        by: What healthy counts compete in: "style", the distance to the references, or "score", a
+            stand-in for a contest's score: HIST times the share of pictures that are recognised.
+        style_margin: A smaller count wins if its style distance is higher by this at most; by
+            score, if it lacks at most this share of the highest.
         rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's.
 
     Raises ValueError naming the option, its value and what is allowed.
@@ -44,6 +48,7 @@ class PickConfig:
     least_recognised: float = 0.7
     least_diversity: float = 0.6
     most_copies: float = 0.2
+    by: str = STYLE
     style_margin: float = 0.05
     rng: str = NUMPY
 
@@ -54,6 +59,8 @@ class PickConfig:
         for name in ("least_recognised", "least_diversity", "most_copies", "style_margin"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
+        if self.by not in (STYLE, SCORE):
+            raise ValueError(f"by must be {STYLE} or {SCORE}, got {self.by!r}")
         self.recipe()
 
     def recipe(self) -> Recipe:
@@ -64,7 +71,8 @@ class PickConfig:
 @dataclass(frozen=True)
 class Measured:
     """One saved count (step 0: before training). `colour` and `texture` are style distances to the
-    references; own and training: shares taken for their prompt, for a training caption."""
+    references; own and training: shares taken for their prompt, for a training caption; hist: the
+    contest's agreement of colours with the references, at most 1."""
 
     step: int
     colour: float
@@ -74,6 +82,7 @@ class Measured:
     diversity: float
     nearest: float
     copied: float
+    hist: float
 
 
 class Verdict(NamedTuple):
@@ -87,13 +96,13 @@ class Verdict(NamedTuple):
 
 
 def judge(measured: list[Measured], cfg: PickConfig) -> Verdict:
-    """Recommend the healthy count that is nearest to the style.
+    """Recommend the best healthy count: the nearest to the style, or the one that scores most.
 
     measured[0] is the model before training. A count is healthy if enough of its pictures are still
-    recognised, if prompts still differ enough, and if few pictures are copies. Among the healthy
-    ones the least style distance wins, or a smaller count within style_margin of it. Style distance
-    is the mean of colour and texture, each in parts of its value before training. Recognition is
-    left out where the untrained model does not recognise its own pictures.
+    recognised, if prompts still differ enough, and if few pictures are copies. Of those within
+    style_margin of the best the smallest wins. Style distance is the mean of colour and texture,
+    each in parts of its value before training. Recognition is left out where the untrained model
+    does not recognise its own pictures.
     """
     before, *counts = measured
     style = {
@@ -102,18 +111,31 @@ def judge(measured: list[Measured], cfg: PickConfig) -> Verdict:
     }
     reasons = {row.step: _reasons(row, before, cfg) for row in counts}
     collapsed = {step: why for step, why in reasons.items() if why}
-    healthy = [row.step for row in counts if row.step not in collapsed]
+    healthy = [row for row in counts if row.step not in collapsed]
     notes = _doubts(before)
     if not healthy:
         notes.insert(0, f"all counts have collapsed; save below {counts[0].step}")
         return Verdict(None, style, collapsed, "; ".join(notes))
-    best = min(style[step] for step in healthy)
-    step = min(s for s in healthy if style[s] <= best + cfg.style_margin)
-    if style[step] > HARDLY:
+    if cfg.by == SCORE:
+        step, hardly = _highest_score(healthy, before, cfg.style_margin)
+    else:
+        best = min(style[row.step] for row in healthy)
+        step = min(r.step for r in healthy if style[r.step] <= best + cfg.style_margin)
+        hardly = style[step] > HARDLY
+    if hardly:
         notes.insert(0, "the style is hardly learned yet; train for more steps")
     elif step == max(row.step for row in counts) and len(counts) > 1:
         notes.insert(0, "the last count is the best; more steps may be better still")
     return Verdict(step, style, collapsed, "; ".join(notes))
+
+
+def _highest_score(healthy: list[Measured], before: Measured, margin: float) -> tuple[int, bool]:
+    """The count to recommend by score, and whether even that has no more colours than before."""
+    asked = before.own >= RECOGNISES
+    score = {row.step: row.hist * (row.own if asked else 1.0) for row in healthy}
+    best = max(score.values())
+    step = min(s for s, value in score.items() if value >= best - margin * abs(best))
+    return step, next(row.hist for row in healthy if row.step == step) <= before.hist
 
 
 def _doubts(before: Measured) -> list[str]:
@@ -144,13 +166,13 @@ def _reasons(row: Measured, before: Measured, cfg: PickConfig) -> list[str]:
 def table(measured: list[Measured], verdict: Verdict) -> str:
     """The measures of every count as lines of text, and the recommendation."""
     heads = ("step", "style", "colour", "texture", "recognised", "as trained", "diversity")
-    heads += ("nearest", "copies")
+    heads += ("nearest", "copies", "HIST")
     lines = ["  ".join(f"{head:>{max(6, len(head))}}" for head in heads)]
     for row in measured:
         cells = (str(row.step), f"{verdict.style[row.step]:.2f}", f"{row.colour:.3f}")
         cells += (f"{row.texture:.3f}", f"{row.own:.0%}", f"{row.training:.0%}")
         copies = "-" if math.isnan(row.copied) else f"{row.copied:.0%}"
-        cells += (f"{row.diversity:.2f}", f"{row.nearest:.2f}", copies)
+        cells += (f"{row.diversity:.2f}", f"{row.nearest:.2f}", copies, f"{row.hist:.3f}")
         text = "  ".join(f"{c:>{max(6, len(h))}}" for c, h in zip(cells, heads, strict=True))
         why = "; ".join(verdict.collapsed.get(row.step, ()))
         mark = "untrained" if row is measured[0] else f"collapsed: {why}" if why else ""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.tiny.models import SCHEDULE, UNET, VAE, text_config
-from benchmarks.tiny.train_unet import restore
+from benchmarks.tiny.train_unet import read_autoencoder, restore
 from benchmarks.tiny.train_vae import NOISE
 from jstyle.sd.clip import CLIPTextModel
 from jstyle.sd.pipeline import StableDiffusion
@@ -17,12 +16,13 @@ from jstyle.sd.schedule import Schedule
 from jstyle.sd.startup import jt
 from jstyle.sd.tokenizer import Tokenizer
 from jstyle.sd.unet import UNet2DConditionModel
-from jstyle.sd.vae import AutoencoderKL
 
 
 def assemble(vae_weights: Path, unet_weights: Path, tokenizer_folder: Path) -> StableDiffusion:
     saved = np.load(unet_weights)
-    vae = _autoencoder(vae_weights, round(float(saved["scaling_factor"]), 5))
+    vae = read_autoencoder(vae_weights, round(float(saved["scaling_factor"]), 5))
+    if vae_weights.is_file():
+        _fix_posterior_deviation(vae)
     tokenizer = Tokenizer.from_folder(tokenizer_folder)
     unet, text = UNet2DConditionModel(UNET), CLIPTextModel(text_config(len(tokenizer)))
     restore(unet, {k[5:]: v for k, v in saved.items() if k.startswith("unet.")})
@@ -30,16 +30,6 @@ def assemble(vae_weights: Path, unet_weights: Path, tokenizer_folder: Path) -> S
     return StableDiffusion(
         unet, vae, text, tokenizer, Schedule(SCHEDULE), "tiny", tokenizer_folder=tokenizer_folder
     )
-
-
-def _autoencoder(weights: Path, scaling_factor: float) -> AutoencoderKL:
-    """Of train_vae's file, or that of a model folder, which has its scaling factor."""
-    if weights.is_dir():
-        return StableDiffusion.from_pretrained(weights).vae
-    vae = AutoencoderKL(dataclasses.replace(VAE, scaling_factor=scaling_factor))
-    restore(vae, np.load(weights))
-    _fix_posterior_deviation(vae)
-    return vae
 
 
 def _fix_posterior_deviation(vae) -> None:

@@ -15,6 +15,7 @@ that the network must look at the style.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import logging
 import time
@@ -65,18 +66,22 @@ def cached_latents(
     folder: Path, pictures: dict[str, np.ndarray], weights: Path, size: int
 ) -> dict[str, np.ndarray]:
     """The latents of every kind of picture; written beside the pictures on first use."""
-    if weights.is_dir():
-        vae = StableDiffusion.from_pretrained(weights).vae
-    else:
-        vae = AutoencoderKL(VAE)
-        restore(vae, np.load(weights))
-    latents = {}
+    vae, latents = read_autoencoder(weights), {}
     for kind, pixels in pictures.items():
         path = folder / f"{kind}_latents_{size}.npy"
         if not path.exists():
             np.save(path, encode_all(vae, pixels, size))
         latents[kind] = np.load(path)
     return latents
+
+
+def read_autoencoder(weights: Path, scaling_factor: float = 1.0) -> AutoencoderKL:
+    """Of train_vae's file, with that factor, or of a model folder, which has its own."""
+    if weights.is_dir():
+        return StableDiffusion.from_pretrained(weights).vae
+    vae = AutoencoderKL(dataclasses.replace(VAE, scaling_factor=scaling_factor))
+    restore(vae, np.load(weights))
+    return vae
 
 
 def restore(module, arrays) -> None:
@@ -103,6 +108,9 @@ class Batches:
         drawn = 1 - args.photo_share
         self.shares = {"photo": args.photo_share, "drawing": drawn * (1 - SCENES)}
         self.shares["scene"] = drawn * SCENES
+        self.plain_share = args.plain_share
+        known = captions["drawing"][: len(latents["drawing"])]
+        self.plain = np.flatnonzero([" in " not in caption for caption in known])
         self.rng = np.random.default_rng(args.seed)
         self.ids = {k: tokenizer(c).astype(np.int32) for k, c in captions.items()}
         self.empty = tokenizer([""]).astype(np.int32)[0]
@@ -117,12 +125,17 @@ class Batches:
         z = np.empty((count, *self.latents["photo"].shape[1:]), np.float32)
         ids = np.empty((count, len(self.empty)), np.int32)
         for i, kind in enumerate(kinds):
-            n = self.rng.integers(len(self.latents[kind]))
+            n = self._pick(kind)
             z[i] = self.latents[kind][n]
             dropped = self.rng.random() < CAPTION_DROPOUT
             ids[i] = self.empty if dropped else self.ids[kind][n]
         t, told = self._timesteps(count)
         return Batch(z * self.scaling_factor, ids, t, told, self._noise(z.shape))
+
+    def _pick(self, kind: str) -> int:
+        if kind == "drawing" and self.rng.random() < self.plain_share:
+            return self.rng.choice(self.plain)
+        return self.rng.integers(len(self.latents[kind]))
 
     def _paired(self, count: int) -> tuple[Batch, Batch]:
         picks = self.rng.integers(len(self.pairs["style"]), size=count)
@@ -250,6 +263,9 @@ def main():
     parser.add_argument("--init", type=Path, help="go on from these weights, or this model folder")
     parser.add_argument("--size", type=int, default=SIZE_PX, help="of the pictures, in pixels")
     parser.add_argument("--photo-share", type=float, default=0.22, help="of every batch")
+    parser.add_argument(
+        "--plain-share", type=float, default=0.0, help="of the drawings: only those without a style"
+    )
     parser.add_argument("--pairs", type=Path, help="folder written by pairs: styles are borrowed")
     parser.add_argument("--pair-share", type=float, default=0.5, help="of every batch: their rows")
     parser.add_argument("--steps", type=int, default=4000)

@@ -39,7 +39,14 @@ defaults:
     rank: 16
     targets: feed-forward
     learning_rate: 1e-3
-  pick: {{guidance: 4, steps: 15, prompts: 4, draws: 2}}
+  pick:
+    by: score         # HIST x recognised, as the contest's score is built
+    guidance: 4
+    steps: 15
+    prompts: 6
+    draws: 2
+    most_copies: 0.3
+    least_recognised: 0.5
   generate:
     template: "a {{prompt}} in style{{style}} style"
     guidance: 4

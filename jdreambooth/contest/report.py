@@ -37,6 +37,7 @@ PICK_COLUMNS = {  # heading -> (key in pick.json, format)
     "diversity": ("diversity", ".2f"),
     "nearest": ("nearest", ".2f"),
     "copies": ("copied", ".0%"),
+    "HIST": ("hist", ".3f"),
 }
 
 

@@ -71,6 +71,7 @@ CHANGED = {  # another value of every option: the stage must be done again
         "least_recognised": 0.1,
         "least_diversity": 0.1,
         "most_copies": 0.1,
+        "by": "score",
         "style_margin": 0.1,
         "rng": "torch-cpu",
         "prompts": 2,

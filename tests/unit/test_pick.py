@@ -142,10 +142,10 @@ def test_recognition_tells_own_prompts_from_training_captions():
     assert measures.recognition(errors, own) == (0.25, 0.5)
 
 
-BEFORE = Measured(0, 0.5, 1.0, 0.9, 0.0, 1.0, 0.8, 0.0)
-EARLY = Measured(100, 0.3, 0.6, 0.9, 0.0, 1.0, 0.7, 0.0)
-GOOD = Measured(250, 0.1, 0.2, 0.8, 0.1, 0.9, 0.6, 0.0)
-ALIKE = Measured(1000, 0.05, 0.1, 0.8, 0.1, 0.3, 0.5, 0.0)
+BEFORE = Measured(0, 0.5, 1.0, 0.9, 0.0, 1.0, 0.8, 0.0, 0.1)
+EARLY = Measured(100, 0.3, 0.6, 0.9, 0.0, 1.0, 0.7, 0.0, 0.4)
+GOOD = Measured(250, 0.1, 0.2, 0.8, 0.1, 0.9, 0.6, 0.0, 0.4)
+ALIKE = Measured(1000, 0.05, 0.1, 0.8, 0.1, 0.3, 0.5, 0.0, 0.6)
 
 
 def test_the_healthy_count_nearest_to_the_style_is_recommended():
@@ -179,6 +179,21 @@ def test_thresholds_are_options():
     assert judge(counts, replace(cfg, least_recognised=0.6)).step == 250
     assert judge(counts, replace(cfg, style_margin=0.15)).step == 250
     assert judge(counts, replace(cfg, least_diversity=0.4)).step == 250
+
+
+def test_by_score_the_colours_and_what_is_recognised_decide():
+    cfg = PickConfig(by="score")
+    wide = replace(ALIKE, diversity=0.9)  # healthy: 0.6 x 0.8 = 0.48 against 0.36 and 0.32
+    assert judge([BEFORE, EARLY, GOOD, wide], cfg).step == 1000
+    assert judge([BEFORE, EARLY, GOOD, ALIKE], cfg).step == 100  # the same, collapsed
+    assert judge([BEFORE, EARLY, GOOD, ALIKE], PickConfig()).step == 250
+    assert judge([BEFORE, EARLY, GOOD, wide], replace(cfg, style_margin=0.3)).step == 100
+    blind = replace(BEFORE, own=0.3)  # recognition is left out: 0.4 against 0.5
+    assert (
+        judge([blind, replace(EARLY, own=0.9), replace(GOOD, own=0.1, hist=0.5)], cfg).step == 250
+    )
+    grey = replace(EARLY, hist=0.05)
+    assert judge([BEFORE, grey], cfg).note.startswith("the style is hardly learned")
 
 
 def test_the_notes_say_what_to_do_next():
@@ -231,7 +246,15 @@ def test_prompts_that_show_nothing_are_refused(prompt, given, told):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"seeds": 1}, {"draws": 0}, {"most_copies": 1.5}, {"steps": 0}, {"template": "x"}]
+    "wrong",
+    [
+        {"seeds": 1},
+        {"draws": 0},
+        {"most_copies": 1.5},
+        {"steps": 0},
+        {"template": "x"},
+        {"by": "x"},
+    ],
 )
 def test_options_that_cannot_be_are_refused_by_name(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):

@@ -25,6 +25,8 @@ GROUPS = ("convolution", "linear", "attention", "norms", "elementwise", "copies"
 OURS = {
     "mkl_conv": "convolution",
     "std::vector<float> cols": "convolution",  # kernels/convolution.py
+    "0.5f*(a+b+c)": "convolution",  # kernels/winograd.py: weights
+    "turned[4]": "convolution",  # and products
     "P=x_shape2*x_shape3": "convolution",
     "P=g_shape2*g_shape3": "convolution",
     "matmul": "linear",

@@ -7,13 +7,14 @@ about one model of memory. The format: https://github.com/huggingface/safetensor
 
 from __future__ import annotations
 
-import ctypes
 import json
 import math
 import mmap
+import os
 import re
 import struct
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -28,7 +29,7 @@ DTYPES |= {"I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAVED_DTYPES = {"float16": ("F16", "<f2"), "float32": ("F32", "<f4")}
 LISTED = 20  # names per kind in an error
-MADV_HUGEPAGE = 14
+COPIED_AT_ONCE = 1 << 20  # numbers, by one thread of several
 
 
 class WeightsError(ValueError):
@@ -240,25 +241,28 @@ def _listing(names: list[str]) -> str:
 def to_var(values: np.ndarray) -> jt.Var:
     """A float32 Var with these values, converted on the way in.
 
-    On the CPU the Var's memory is taken first, in huge pages where the system has them, and filled
-    in place: touching fresh 4 KiB pages would take longer than the copy itself.
+    On the CPU the Var's memory is taken first and filled in place by several threads: touching
+    fresh pages takes longer than the copy itself, and goes on in parallel.
     """
     if jt.flags.use_cuda or values.size == 0:
         return jt.array(values.astype(np.float32, copy=False))
     var = jt.empty(values.shape, "float32")
     var.sync(False, False)  # this Var alone, not the initial values that wait to be drawn
-    memory = var.data  # shares the Var's memory on the CPU
-    _advise_huge_pages(memory)
-    np.copyto(memory, values, casting="unsafe")
+    _copy(values.reshape(-1), var.data.reshape(-1))  # .data shares the Var's memory on the CPU
     return var
 
 
-def _advise_huge_pages(memory: np.ndarray) -> None:
-    madvise = getattr(ctypes.CDLL(None), "madvise", None)  # a hint: if it fails, nothing changes
-    start = -(-memory.ctypes.data // mmap.PAGESIZE) * mmap.PAGESIZE
-    length = (memory.ctypes.data + memory.nbytes - start) // mmap.PAGESIZE * mmap.PAGESIZE
-    if madvise is not None and length > 0:
-        madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), MADV_HUGEPAGE)
+def _copy(values: np.ndarray, memory: np.ndarray) -> None:
+    if values.size <= COPIED_AT_ONCE:
+        np.copyto(memory, values, casting="unsafe")
+        return
+
+    def part(i: int) -> None:
+        j = i + COPIED_AT_ONCE
+        np.copyto(memory[i:j], values[i:j], casting="unsafe")
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+        list(threads.map(part, range(0, values.size, COPIED_AT_ONCE)))
 
 
 def require_saved_dtype(dtype: str) -> None:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from jstyle.score.histogram import Histogram, style_score
 from jstyle.sd import files, image
 from jstyle.sd.noise import gaussian
 from jstyle.sd.schedule import add_noise, target
 
 from . import measures, runs
 from .captions import STEM, subject
+from .contest.colours import hist
 from .generate import paint, progress_of
 from .names import safe_names
 from .recipe import PLACE
@@ -146,8 +146,6 @@ def measure(
     size = runs.picture_size(run, sd)
     theirs = np.concatenate([image.load(path, size) for path in references])
     style, training = measures.style(theirs), _encode(sd, theirs)
-    histogram = Histogram()
-    colours = histogram.features(image.to_uint8(theirs))
     judged = [*texts, *_spread(sorted(set(run.captions.values())), MOST_CAPTIONS)]
     own = np.repeat(np.arange(len(texts)), cfg.seeds)
     rows = []
@@ -165,7 +163,7 @@ def measure(
                 measures.diversity(latents.reshape(len(texts), cfg.seeds, *latents.shape[1:])),
                 measures.nearest(gaps),
                 measures.copied(gaps),
-                style_score(histogram.features(pixels), colours),
+                hist(pixels, image.to_uint8(theirs)),
             )
         )
     return rows

@@ -41,7 +41,11 @@ def test_contents_read_their_own_style_and_all_others_read_themselves():
 
 
 class Options:
-    photo_share, seed = 0.5, 3
+    photo_share, plain_share, seed = 0.5, 0.0, 3
+
+
+def no_tokens(texts):
+    return np.zeros((len(texts), 77))
 
 
 def test_a_content_is_noised_with_its_own_colours_and_wanted_in_those_of_the_style():
@@ -49,11 +53,7 @@ def test_a_content_is_noised_with_its_own_colours_and_wanted_in_those_of_the_sty
     pairs = {role: np.full((6, 4, 8, 8), i, np.float16) for i, role in enumerate("abc")}
     pairs = dict(zip(("content", "style", "result"), pairs.values(), strict=True))
     captions = {kind: [""] * 4 for kind in latents}
-
-    def tokenizer(texts):
-        return np.zeros((len(texts), 77))
-
-    batch = Batches(latents, pairs, 1.0, captions, tokenizer, Options).draw(60, 20)
+    batch = Batches(latents, pairs, 1.0, captions, no_tokens, Options).draw(60, 20)
     styles, contents = slice(20, 40), slice(40, 60)
     assert (batch.z[styles] == 1).all() and (batch.z[contents] == 2).all()
     assert (batch.told[styles] == batch.told[contents]).all()
@@ -62,3 +62,17 @@ def test_a_content_is_noised_with_its_own_colours_and_wanted_in_those_of_the_sty
     pull = batch.noise[contents].mean((1, 2, 3))  # towards content - result = -2
     early = batch.told[contents] < 500
     assert pull[early].mean() < -0.5 and (pull > -2.3).all()
+
+
+def test_drawings_can_be_taken_from_the_plain_ones():
+    class Plain(Options):
+        photo_share, plain_share = 0.0, 1.0
+
+    latents = {k: np.zeros((8, 4, 8, 8), np.float16) for k in ("photo", "scene")}
+    latents["drawing"] = np.ones((8, 4, 8, 8), np.float16) * np.arange(1, 9).reshape(-1, 1, 1, 1)
+    captions = {k: [""] * 8 for k in latents} | {"drawing": ["a cup", "a cup in neon style"] * 4}
+    drawn = {}
+    for options in (Options, Plain):
+        z = Batches(latents, None, 1.0, captions, no_tokens, options).draw(200, 0).z
+        drawn[options] = set(z[:, 0, 0, 0]) - {0.0}
+    assert drawn[Options] == set(range(1, 9)) and drawn[Plain] == {1, 3, 5, 7}

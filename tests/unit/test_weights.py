@@ -227,3 +227,9 @@ def test_a_value_beyond_float16_is_refused_and_nothing_is_left_behind(tmp_path):
 def test_an_unknown_number_type_for_saving_is_refused(tmp_path):
     with pytest.raises(ValueError, match="dtype must be float16 or float32, got 'bfloat16'"):
         weights.save(Part(), tmp_path / "w.safetensors", "bfloat16")
+
+
+def test_large_tensors_are_filled_in_parts_by_several_threads(monkeypatch):
+    monkeypatch.setattr(weights, "COPIED_AT_ONCE", 7)
+    values = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float16)
+    assert np.array_equal(weights.to_var(values).numpy(), values.astype(np.float32))

@@ -37,7 +37,7 @@ PICK_COLUMNS = {  # heading -> (key in pick.json, format)
     "diversity": ("diversity", ".2f"),
     "nearest": ("nearest", ".2f"),
     "copies": ("copied", ".0%"),
-    "HIST": ("hist", ".3f"),
+    "HIST, held out": ("hist", ".3f"),
 }
 
 

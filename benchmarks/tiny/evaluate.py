@@ -3,7 +3,8 @@
     python -m benchmarks.tiny.evaluate --photos FOLDER --styles FOLDER --data FOLDER --out FOLDER
 
 --photos and --styles hold four pictures each; --data holds the training drawings, for the judge
-that names generated objects, and keeps the judge. Asked for are the objects drawn most often.
+that names generated objects, and keeps the judge. Asked for are the objects drawn most often,
+with the steps and the guidance that `jstyle generate` has by default.
 """
 
 from __future__ import annotations
@@ -128,7 +129,7 @@ def main():
         "--data", type=Path, help="folder of the training drawings; without: no judge"
     )
     parser.add_argument("--steps", type=int, default=50)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ def main():
     figures |= style_measures(contents, styles, results)
     style_grid(contents, styles, results).save(args.out / "styles.png")
     if args.data is not None:
-        named, names, shown = generation(styler.sd, args.data, 30, args.guidance)
+        named, names, shown = generation(styler.sd, args.data, args.steps, args.guidance)
         figures |= named
         columns = [f"seed {i}" for i in range(SEEDS_PER_OBJECT)]
         image_files.grid(shown, columns, names).save(args.out / "generated.png")

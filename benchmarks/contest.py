@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.dreambooth import style_part
+from benchmarks.dreambooth import drawn_style, style_part
 from benchmarks.tiny import classifier
 from jdreambooth import drawings, measures
 from jdreambooth.contest.config import make_config, read_config
@@ -95,7 +95,10 @@ class Ruler:
 
     def __init__(self, contest: Contest, drawn: list[str], sd: StableDiffusion, judge):
         self.contest, self.sd, self.judge = contest, sd, judge
-        self.drawn = {s.name: manner for s, manner in zip(contest.styles, drawn, strict=True)}
+        self.wanted = {
+            style.name: drawn_style(manner)
+            for style, manner in zip(contest.styles, drawn, strict=True)
+        }
         self.references = {
             style.name: self.latents(np.stack([read_rgb(path) for path in style.references]))
             for style in contest.styles
@@ -115,7 +118,7 @@ class Ruler:
             gaps = measures.to_training(self.latents(pictures), self.references[style.name])
             found[style.name] = {
                 "hist": hist[style.name],
-                "style": style_part(pictures, before, self.drawn[style.name]),
+                "style": style_part(pictures, before, self.wanted[style.name]),
                 "named": named,
                 "copied": measures.copied(gaps),
                 "product": hist[style.name] * named,

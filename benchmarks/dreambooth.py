@@ -74,11 +74,15 @@ def paint_all(sd, prompts: list[str], recipe: Recipe) -> np.ndarray:
     return np.array([[paint(sd, text, seed, recipe, size) for seed in seeds] for text in prompts])
 
 
-def style_part(pictures: np.ndarray, untrained: np.ndarray, style: str) -> float:
+def drawn_style(name: str) -> measures.Style:
+    """Of drawings in a style, other ones than are learned from."""
+    objects = drawings.OBJECTS[:REFERENCES]
+    drawn = [np.asarray(drawings.draw(o, name, 1000 + i)) for i, o in enumerate(objects)]
+    return measures.style(as_model(np.array(drawn)))
+
+
+def style_part(pictures: np.ndarray, untrained: np.ndarray, wanted: measures.Style) -> float:
     """Style distance of pictures in parts of the untrained model's: mean of colour and texture."""
-    names = drawings.OBJECTS[:REFERENCES]
-    wanted = [np.asarray(drawings.draw(n, style, 1000 + i)) for i, n in enumerate(names)]
-    wanted = measures.style(as_model(np.array(wanted)))
 
     def distance(x):
         return measures.style_distance(measures.style(as_model(x)), wanted)
@@ -118,12 +122,12 @@ def main():
         title: [paint_all(sd, prompts, recipe) for prompts in (styled, plain_prompts())]
         for title, sd in models.items()
     }
-    before = painted["untrained"]
+    before, wanted = painted["untrained"], drawn_style(args.style)
     figures = {"style": args.style, "steps": args.steps, "guidance": args.guidance}
     for title in learned:
         new, plain = painted[title]
         figures[title] = {
-            "style": round(style_part(new, before[0], args.style), 3),
+            "style": round(style_part(new, before[0], wanted), 3),
             "drift": round(drift(plain, before[1]), 4),
             "training_seconds": learned[title][1],
         }

@@ -146,6 +146,7 @@ def measure(
     size = runs.picture_size(run, sd)
     theirs = np.concatenate([image.load(path, size) for path in references])
     style, training = measures.style(theirs), _encode(sd, theirs)
+    colours = image.to_uint8(theirs)
     judged = [*texts, *_spread(sorted(set(run.captions.values())), MOST_CAPTIONS)]
     own = np.repeat(np.arange(len(texts)), cfg.seeds)
     rows = []
@@ -163,7 +164,7 @@ def measure(
                 measures.diversity(latents.reshape(len(texts), cfg.seeds, *latents.shape[1:])),
                 measures.nearest(gaps),
                 measures.copied(gaps),
-                hist(pixels, image.to_uint8(theirs)),
+                hist(pixels, colours),
             )
         )
     return rows

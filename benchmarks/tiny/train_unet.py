@@ -133,7 +133,8 @@ class Batches:
         return Batch(z * self.scaling_factor, ids, t, told, self._noise(z.shape))
 
     def _pick(self, kind: str) -> int:
-        if kind == "drawing" and self.rng.random() < self.plain_share:
+        # without --plain-share no number is drawn: a seed gives the batches that it always gave
+        if kind == "drawing" and self.plain_share > 0 and self.rng.random() < self.plain_share:
             return self.rng.choice(self.plain)
         return self.rng.integers(len(self.latents[kind]))
 

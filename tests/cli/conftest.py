@@ -61,5 +61,5 @@ def make_pictures(folder: Path, names) -> Path:
 
 
 def names_in(folder: Path) -> list[str]:
-    """All files, hidden ones too."""
-    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+    """All files, hidden ones too; folders may come and go meanwhile."""
+    return sorted(name for _, _, names in os.walk(folder) for name in names)

@@ -29,8 +29,9 @@ OK, SLOW, FAIL = "ok", "slow", "FAIL"
 RUNTIME = ("jittor", "numpy", "pillow", "safetensors", "transformers", "huggingface_hub")
 REFERENCE = ("torch", "diffusers", "peft")  # only for comparing; never needed
 VARIABLES = (  # read by Jittor at import
-    *("nvcc_path", "cc_path", "cache_name", "JITTOR_HOME", "use_mkl", "FIX_TORCH_ERROR"),
-    *("log_silent", "use_parallel_op_compiler", "DISABLE_MULTIPROCESSING", "OMP_NUM_THREADS"),
+    *("nvcc_path", "cc_path", "python_config_path", "cache_name", "JITTOR_HOME", "use_mkl"),
+    *("FIX_TORCH_ERROR", "log_silent", "use_parallel_op_compiler", "DISABLE_MULTIPROCESSING"),
+    "OMP_NUM_THREADS",
 )
 CACHE_BYTES = 400e6  # what the core, oneDNN and the kernels of the commands take
 WORK_BYTES = 3e9  # g++ and a stylisation with the shipped model, generously

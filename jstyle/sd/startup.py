@@ -89,7 +89,7 @@ def _process_state_kept():
     python_rng, numpy_rng = random.getstate(), np.random.get_state()
     https_context = ssl._create_default_https_context
     handlers = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGCHLD)}
-    for_import = {"log_silent": "1"}
+    for_import = {"log_silent": "1", "python_config_path": toolchain.python_config()}
     if not toolchain.started_by_mpirun():
         for_import["use_mpi"] = "0"  # would be compiled wherever mpicc is
     for_import = {name: value for name, value in for_import.items() if name not in os.environ}

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 NEWEST_CUDA = 12
 CACHE_NAME = "default"  # Jittor would take the git branch around site-packages
+SYSTEM_BINS = ("/usr/bin", "/usr/local/bin")
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the name Jittor looks for on x86-64 Linux
 
 
@@ -115,7 +116,30 @@ def compiler_problem() -> str:
     if not header.is_file():
         v = f"{sys.version_info.major}.{sys.version_info.minor}"
         return f"{header} was not found; mend: apt install python{v}-dev"
+    if not python_config():
+        return (
+            f"{_config_name()} was not found in {sys.base_prefix}/bin; mend: install the "
+            "development files of this Python, or set python_config_path to its path"
+        )
     return ""
+
+
+def _config_name() -> str:
+    return f"python{sys.version_info.major}.{sys.version_info.minor}-config"
+
+
+def python_config() -> str:
+    """The script that tells Jittor where Python's headers are, or an empty string.
+
+    In a virtual environment Jittor looks for it beside the environment's python and in the system's
+    folders, not beside the interpreter that the environment was made from (pyenv, uv, conda).
+    """
+    given = os.environ.get("python_config_path")
+    if given and os.path.isfile(given):
+        return given
+    bins = (f"{sys.base_prefix}/bin", os.path.dirname(sys.executable), *SYSTEM_BINS)
+    paths = (os.path.join(folder, _config_name()) for folder in bins)
+    return next(filter(os.path.isfile, paths), "")
 
 
 def started_by_mpirun() -> bool:

@@ -84,6 +84,29 @@ def test_an_unwritable_home_is_named_with_the_mend(tmp_path):
     assert str(home) in last and "set HOME to a folder that can be written" in last
 
 
+def python_config(folder: Path) -> Path:
+    path = folder / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}-config"
+    path.parent.mkdir(parents=True)
+    path.write_text("#!/bin/sh\n")
+    return path
+
+
+def test_a_virtual_environment_takes_the_headers_of_the_python_it_was_made_from(
+    tmp_path, monkeypatch
+):
+    monkeypatch.delenv("python_config_path", raising=False)
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path / "base"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "venv" / "bin" / "python"))
+    monkeypatch.setattr(toolchain, "SYSTEM_BINS", (str(tmp_path / "system" / "bin"),))
+    assert "python_config_path" in toolchain.compiler_problem()
+    system = python_config(tmp_path / "system")
+    assert toolchain.python_config() == str(system)
+    own = python_config(tmp_path / "base")
+    assert toolchain.python_config() == str(own) and toolchain.compiler_problem() == ""
+    monkeypatch.setenv("python_config_path", str(system))
+    assert toolchain.python_config() == str(system)
+
+
 def test_a_lone_nvcc_does_not_make_a_cuda_build(tmp_path):
     nvcc = tmp_path / "nvcc"
     nvcc.write_text("#!/bin/sh\necho 'Cuda compilation tools, release 12.2, V12.2.140'\n")

@@ -151,6 +151,11 @@ def _import_jittor():
         try:
             with _compiling_shown():
                 import jittor
+        except SystemExit as stop:  # Jittor ends with 0 when it renewed a core it had loaded
+            raise StartupError(
+                "Jittor compiled its core anew, because the compiler, its options or Python's "
+                "headers have changed; run the command again"
+            ) from stop
         except Exception as error:  # whatever the toolchain did, the user needs one line
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise StartupError(

@@ -84,6 +84,13 @@ def test_an_unwritable_home_is_named_with_the_mend(tmp_path):
     assert str(home) in last and "set HOME to a folder that can be written" in last
 
 
+def test_a_renewed_core_asks_to_run_again_instead_of_ending_as_if_done(tmp_path):
+    (tmp_path / "jittor.py").write_text("import sys\nsys.exit(0)\n")
+    result = run("import jstyle.sd.startup", PYTHONPATH=f"{tmp_path}:{os.getcwd()}")
+    assert result.returncode == 1
+    assert result.stderr.strip().endswith("run the command again")
+
+
 def python_config(folder: Path) -> Path:
     path = folder / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}-config"
     path.parent.mkdir(parents=True)

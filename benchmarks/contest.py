@@ -10,8 +10,9 @@ submission is measured in the same way:
 * `style`: distance in colour and texture to drawings of the same style that are no references, in
   parts of the untrained model's;
 * `named`: share of the pictures in which the judge sees the word that was asked for;
+* `in_five`: share in which it has that word among its first five, as the contest's CLIP recall;
 * `copied`: share that are copies of a reference;
-* `product`: hist x named, built like the contest's score: a part for the style times one for
+* `product`: hist x in_five, built like the contest's score: a part for the style times one for
   the content.
 
 --data is the folder of the training drawings, for the judge (benchmarks/tiny/classifier.py), which
@@ -45,7 +46,7 @@ from jstyle.sd.startup import jt
 
 UNTRAINED, PICK, REFINED = "untrained", "pick", "pick + StyleID"
 SHOWN = 4  # prompts of a style in the picture
-MEASURES = ("hist", "style", "named", "copied", "product")
+MEASURES = ("hist", "style", "named", "in_five", "copied", "product")
 
 
 def variants(counts: list[int]) -> dict[str, dict]:
@@ -55,7 +56,7 @@ def variants(counts: list[int]) -> dict[str, dict]:
     return {UNTRAINED: {"train": False, "pick": False}, **fixed, **ends}
 
 
-def paint_all(folder: Path, model: str | None) -> dict[str, Path]:
+def paint_all(folder: Path, model: str | None, jobs: int) -> dict[str, Path]:
     """Title -> folder of the submission. What is there is kept."""
     root, out = folder / "contest", folder / "out"
     config = read_config(root / CONFIG).with_model(model)
@@ -70,7 +71,7 @@ def paint_all(folder: Path, model: str | None) -> dict[str, Path]:
             continue
         values = {**config.values, "defaults": defaults}
         record = make_record(root, out, make_config(values, title, root))
-        done = run_contest(record, make_tasks(record), bar=progress)
+        done = run_contest(record, make_tasks(record), jobs=jobs, bar=progress)
         failed = [outcome.error for outcome in done if outcome.error is not None]
         if failed:
             raise RuntimeError(f"{title}: {failed[0]}")
@@ -114,14 +115,17 @@ class Ruler:
         for style in self.contest.styles:
             pictures, before = painted[style.name], untrained[style.name]
             wanted = [drawings.OBJECTS.index(prompt.lower()) for prompt in style.prompts]
-            named = float(np.mean(classifier.name_objects(self.judge, pictures) == wanted))
+            named, in_five = (
+                float(np.mean(classifier.sees(self.judge, pictures, wanted, n))) for n in (1, 5)
+            )
             gaps = measures.to_training(self.latents(pictures), self.references[style.name])
             found[style.name] = {
                 "hist": hist[style.name],
                 "style": style_part(pictures, before, self.wanted[style.name]),
                 "named": named,
+                "in_five": in_five,
                 "copied": measures.copied(gaps),
-                "product": hist[style.name] * named,
+                "product": hist[style.name] * in_five,
             }
         return found
 
@@ -137,11 +141,11 @@ def chosen_counts(folder: Path) -> dict[str, dict]:
 
 def as_table(figures: dict[str, dict[str, float]]) -> str:
     """A Markdown table, a row per submission."""
-    lines = ["| pictures | HIST | style distance | named | copies | HIST x named |"]
-    lines.append("|---" * 6 + "|")
+    lines = ["| pictures | HIST | style distance | named | in five | copies | HIST x in five |"]
+    lines.append("|---" * 7 + "|")
     for title, row in figures.items():
         cells = [f"{row['hist']:.3f}", f"{row['style']:.2f}", f"{row['named']:.0%}"]
-        cells += [f"{row['copied']:.0%}", f"{row['product']:.3f}"]
+        cells += [f"{row['in_five']:.0%}", f"{row['copied']:.0%}", f"{row['product']:.3f}"]
         lines.append(f"| {title} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -167,13 +171,15 @@ def main():
     parser.add_argument("--data", type=Path, required=True, help="the training drawings")
     parser.add_argument("--model", help="another than the contest's")
     parser.add_argument("--styles", type=int, default=len(drawings.HELD_OUT_STYLES))
+    parser.add_argument("--prompts", type=int, default=20, help="of every style")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that train and paint")
     parser.add_argument("--seed", type=int, default=0, help="of the contest")
     args = parser.parse_args()
     started, root = time.time(), args.out / "contest"
     drawn = drawings.HELD_OUT_STYLES[: args.styles]
     if not root.exists():
-        make_mini(root, args.styles, seed=args.seed)
-    submissions = paint_all(args.out, args.model)
+        make_mini(root, args.styles, prompts=args.prompts, seed=args.seed)
+    submissions = paint_all(args.out, args.model, args.jobs)
     contest = read_contest(root)
     judge, accuracy = classifier.trained_on(args.data)
     sd = StableDiffusion.from_pretrained(args.model or "tiny")

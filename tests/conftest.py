@@ -12,6 +12,9 @@ import pytest
 # Jittor and PyTorch bring one OpenMP runtime each; spinning threads of one starve the other.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores, not each of them
+
 # A shell's background job ignores SIGINT, and so would every command the tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -24,23 +27,28 @@ MARKERS = {
 REFERENCE = ("torch", "diffusers", "transformers")
 
 
+def missing_references() -> list[str]:
+    return [name for name in REFERENCE if importlib.util.find_spec(name) is None]
+
+
 def pytest_configure(config):
     for name, why in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {why}")
-
-
-def pytest_collection_modifyitems(config, items):
-    missing = [name for name in REFERENCE if importlib.util.find_spec(name) is None]
-    for item in items:
-        if "parity" in Path(item.fspath).parts:
-            item.add_marker(pytest.mark.parity)
-        if missing and item.get_closest_marker("parity"):
-            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
+    missing = missing_references()
     if missing and os.environ.get("JSTYLE_REQUIRE_PARITY"):
         raise pytest.UsageError(
             f"JSTYLE_REQUIRE_PARITY is set, but {', '.join(missing)} cannot be imported; "
             "pip install '.[parity]'"
         )
+
+
+def pytest_collection_modifyitems(config, items):
+    missing = missing_references()
+    for item in items:
+        if "parity" in Path(item.fspath).parts:
+            item.add_marker(pytest.mark.parity)
+        if missing and item.get_closest_marker("parity"):
+            item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(missing)}"))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -93,8 +93,7 @@ def generation(sd: StableDiffusion, data: Path, steps: int, guidance: float):
         images = image_files.to_uint8(
             sd.generate(prompts, seed=0, num_steps=steps, guidance=guidance).numpy()
         )
-        wanted = drawings.OBJECTS.index(name)
-        hits += list(classifier.name_objects(judge, images) == wanted)
+        hits += list(classifier.sees(judge, images, drawings.OBJECTS.index(name)))
         shown.append(list(images))
     figures = {
         "named_share": float(np.mean(hits)),

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import kernels
 from .files import atomic_write
 from .startup import jt
 
@@ -193,8 +194,8 @@ def load_strict(
     for ours, parameter in parameters.items():
         stored = tensors[found[ours]]
         values = stored.array() if isinstance(stored, StoredTensor) else np.asarray(stored)
-        var = to_var(values.reshape(tuple(parameter.shape)))
-        if not _all_finite(values if jt.flags.use_cuda else var.data):
+        var, finite = _filled(values.reshape(tuple(parameter.shape)))
+        if not finite:
             raise WeightsError(f"{where}: {found[ours]} holds values that are not finite")
         trained = parameter.requires_grad
         parameter.assign(var)
@@ -239,17 +240,26 @@ def _listing(names: list[str]) -> str:
 
 
 def to_var(values: np.ndarray) -> jt.Var:
-    """A float32 Var with these values, converted on the way in.
+    """A float32 Var with these values, converted on the way in."""
+    return _filled(values)[0]
+
+
+def _filled(values: np.ndarray) -> tuple[jt.Var, bool]:
+    """A float32 Var, and whether all its values are finite.
 
     On the CPU the Var's memory is taken first and filled in place by several threads: touching
     fresh pages takes longer than the copy itself, and goes on in parallel.
     """
     if jt.flags.use_cuda or values.size == 0:
-        return jt.array(values.astype(np.float32, copy=False))
+        return jt.array(values.astype(np.float32, copy=False)), _all_finite(values)
     var = jt.empty(values.shape, "float32")
     var.sync(False, False)  # this Var alone, not the initial values that wait to be drawn
-    _copy(values.reshape(-1), var.data.reshape(-1))  # .data shares the Var's memory on the CPU
-    return var
+    memory = var.data.reshape(-1)  # .data shares the Var's memory on the CPU
+    plain = values.flags.c_contiguous and values.flags.aligned
+    if values.dtype == np.float16 and plain and kernels.fast(var):
+        return var, kernels.widen(values, memory)
+    _copy(values.reshape(-1), memory)
+    return var, _all_finite(memory)
 
 
 def _copy(values: np.ndarray, memory: np.ndarray) -> None:

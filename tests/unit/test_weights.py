@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from jstyle.sd import weights
+from jstyle.sd import kernels, weights
 from jstyle.sd.startup import jt
 from jstyle.sd.weights import WeightsError, load_strict, read_safetensors, read_weights, rename
 
@@ -62,7 +62,12 @@ def test_bfloat16_is_widened_bit_for_bit(tmp_path):
 def test_every_float16_value_survives_the_way_into_a_var():
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)]
-    np.testing.assert_array_equal(weights.to_var(halves).numpy(), halves.astype(np.float32))
+    bits = halves.astype(np.float32).view(np.uint32)  # so that -0 is not 0
+    np.testing.assert_array_equal(weights.to_var(halves).numpy().view(np.uint32), bits)
+    with kernels.plain():
+        np.testing.assert_array_equal(weights.to_var(halves).numpy().view(np.uint32), bits)
+    backwards = weights.to_var(halves[::-1]).numpy()  # not contiguous
+    np.testing.assert_array_equal(backwards.view(np.uint32), bits[::-1])
 
 
 def test_missing_unexpected_and_misshapen_names_come_in_one_error():
@@ -86,9 +91,10 @@ def test_an_error_names_at_most_twenty_tensors():
         load_strict(Part(), {**make_values(), **extra})
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_value_that_is_not_finite_is_named(bad):
-    values = make_values()
+def test_a_value_that_is_not_finite_is_named(bad, dtype):
+    values = {name: value.astype(dtype) for name, value in make_values().items()}
     values["b.weight"][3] = bad
     with pytest.raises(WeightsError, match="w: b.weight holds values that are not finite"):
         load_strict(Part(), values, where="w")
@@ -231,5 +237,5 @@ def test_an_unknown_number_type_for_saving_is_refused(tmp_path):
 
 def test_large_tensors_are_filled_in_parts_by_several_threads(monkeypatch):
     monkeypatch.setattr(weights, "COPIED_AT_ONCE", 7)
-    values = np.random.default_rng(0).standard_normal((5, 9)).astype(np.float16)
+    values = np.random.default_rng(0).standard_normal((5, 9))
     assert np.array_equal(weights.to_var(values).numpy(), values.astype(np.float32))

@@ -10,6 +10,7 @@ from .convolution import convolve
 from .dispatch import fast, gradients_once, plain
 from .gates import geglu, softmax
 from .norms import group_norm, layer_norm
+from .widen import widen
 
 __all__ = [
     "attend",
@@ -21,4 +22,5 @@ __all__ = [
     "layer_norm",
     "plain",
     "softmax",
+    "widen",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from benchmarks.tiny.classifier import Judge, grey, sees
 from benchmarks.tiny.pairs import match_colours
 from benchmarks.tiny.train_unet import Batches, borrow_style
 from jstyle.config import PRESETS
@@ -38,6 +39,17 @@ def test_contents_read_their_own_style_and_all_others_read_themselves():
     assert np.allclose(got_q.numpy()[3:], q.numpy()[3:] * PRESETS["paper"]["tau"])
     for got, given in ((got_k, k), (got_v, v)):
         assert np.array_equal(got.numpy(), given.numpy()[[0, 1, 2, 1, 2]])
+
+
+def test_the_judge_sees_an_object_where_it_is_among_the_first_that_it_would_name():
+    images = np.random.default_rng(2).integers(0, 256, (6, 128, 128, 3), np.uint8)
+    judge = Judge()
+    order = np.argsort(-judge(jt.array(grey(images))).numpy(), 1)
+    assert sees(judge, images, order[:, 0]).all() and not sees(judge, images, order[:, 1]).any()
+    assert sees(judge, images, order[:, 4], among=5).all()
+    assert not sees(judge, images, order[:, 5], among=5).any()
+    one = int(order[2, 0])
+    assert np.array_equal(sees(judge, images, one), order[:, 0] == one)
 
 
 class Options:

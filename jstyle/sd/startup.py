@@ -7,7 +7,8 @@ of things of the process on the way. This file makes those decisions well and pu
             the kernel cache (its default is the git branch around site-packages); no PyTorch; MPI
             only under mpirun.
     after   the random states of Python and NumPy, TLS verification, and the handlers of SIGINT
-            and SIGCHLD are what they were; Jittor's own fatal errors are raised, not silenced.
+            and SIGCHLD are what they were; Jittor's own fatal errors are raised, not silenced;
+            numbers too small for a float32's full precision are 0, from the start.
 
 Only what the user has not set in the environment is set here.
 """
@@ -15,8 +16,10 @@ Only what the user has not set in the environment is set here.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import logging
 import os
+import platform
 import random
 import signal
 import ssl
@@ -28,6 +31,8 @@ from . import toolchain
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
+
+FLUSHED = 0x8040  # SSE's control register: results and operands that are denormal count as 0
 
 
 class StartupError(RuntimeError):
@@ -135,6 +140,28 @@ def _compiling_shown():
         jittor_utils.DelayProgress = before
 
 
+def _flush_denormals() -> None:
+    """Make numbers below float32's normal range 0 in this thread and those that it starts.
+
+    Loading one of Jittor's kernels does that to the thread that happens to load it, which depends
+    on what was run before, and so would the last bytes of small numbers. glibc's fenv_t holds the
+    SSE control register at byte 28.
+    """
+    if platform.machine() != "x86_64":
+        return
+    import numpy as np
+
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # kept by NumPy; later it would warn that the smallest number is 0
+    environment = ctypes.create_string_buffer(32)
+    with contextlib.suppress(OSError):
+        libm = ctypes.CDLL("libm.so.6")
+        libm.fegetenv(environment)
+        control = int.from_bytes(environment[28:32], "little") | FLUSHED
+        environment[28:32] = control.to_bytes(4, "little")
+        libm.fesetenv(environment)
+
+
 def _import_jittor():
     if "jittor" in sys.modules:
         import jittor
@@ -167,6 +194,7 @@ def _import_jittor():
         # log_silent=1 turns Jittor's fatal Python errors into nothing; it was for the import
         jittor_utils.LOG.log_silent = 0
         jittor.flags.log_silent = 0
+    _flush_denormals()
     return jittor, time.perf_counter() - started
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,22 @@ print(json.dumps({
         "silent": 0,
         "cache": "default",
     }
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="of x86-64's SSE")
+def test_denormal_numbers_are_0_before_and_after_kernels_are_loaded():
+    code = """
+import json, warnings
+import numpy as np
+from jstyle.sd.startup import jt
+small = np.full(100_000, 1e-20, np.float32)
+found = [small * small]
+found += [(jt.array(small) * jt.array(small)).numpy(), small * small]
+warnings.simplefilter("error")
+np.finfo(np.float32), np.finfo(np.float64)
+print(json.dumps([float(np.abs(product).max()) for product in found]))
+"""
+    assert run(code).stdout.strip().splitlines()[-1] == "[0.0, 0.0, 0.0]"
 
 
 def test_an_interrupt_during_work_is_an_ordinary_keyboard_interrupt():

@@ -41,16 +41,13 @@ defaults:
     learning_rate: 1e-3
   pick:
     by: score         # HIST x recognised, as the contest's score is built
-    guidance: 4
-    steps: 15
-    prompts: 6
+    prompts: 10
     draws: 2
     most_copies: 0.3
     least_recognised: 0.5
   generate:
     template: "a {{prompt}} in style{{style}} style"
-    guidance: 4
-    steps: 15
+    steps: 25
   refine: none        # or styleid
 # styles:             # options for one style only
 #   "00": {{train: {{steps: 60}}, refine: {{gamma: 0.5}}}}

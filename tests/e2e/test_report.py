@@ -70,8 +70,8 @@ def browse(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def page(finished):
-    return write_report(finished.record.out.folder)
+def page(finished, tmp_path_factory):
+    return write_report(finished.record.out.folder, tmp_path_factory.mktemp("page") / "page.html")
 
 
 def test_the_page_works_in_a_browser(page, browse, tmp_path):

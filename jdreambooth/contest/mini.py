@@ -41,7 +41,7 @@ defaults:
     learning_rate: 1e-3
   pick:
     by: score         # HIST x recognised, as the contest's score is built
-    prompts: 10
+    prompts: 6
     draws: 2
     most_copies: 0.3
     least_recognised: 0.5

@@ -171,7 +171,7 @@ def main():
     parser.add_argument("--data", type=Path, required=True, help="the training drawings")
     parser.add_argument("--model", help="another than the contest's")
     parser.add_argument("--styles", type=int, default=len(drawings.HELD_OUT_STYLES))
-    parser.add_argument("--prompts", type=int, default=20, help="of every style")
+    parser.add_argument("--prompts", type=int, default=12, help="of every style")
     parser.add_argument("--jobs", type=int, default=1, help="processes that train and paint")
     parser.add_argument("--seed", type=int, default=0, help="of the contest")
     args = parser.parse_args()

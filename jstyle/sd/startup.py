@@ -194,8 +194,8 @@ def _import_jittor():
         # log_silent=1 turns Jittor's fatal Python errors into nothing; it was for the import
         jittor_utils.LOG.log_silent = 0
         jittor.flags.log_silent = 0
-    _flush_denormals()
     return jittor, time.perf_counter() - started
 
 
 jt, import_seconds = _import_jittor()
+_flush_denormals()

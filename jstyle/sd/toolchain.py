@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 NEWEST_CUDA = 12
 CACHE_NAME = "default"  # Jittor would take the git branch around site-packages
+PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 SYSTEM_BINS = ("/usr/bin", "/usr/local/bin")
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the name Jittor looks for on x86-64 Linux
 
@@ -114,18 +115,13 @@ def compiler_problem() -> str:
         return "g++ was not found, and Jittor compiles its kernels; mend: apt install g++"
     header = Path(sysconfig.get_paths()["include"]) / "Python.h"
     if not header.is_file():
-        v = f"{sys.version_info.major}.{sys.version_info.minor}"
-        return f"{header} was not found; mend: apt install python{v}-dev"
+        return f"{header} was not found; mend: apt install {PYTHON}-dev"
     if not python_config():
         return (
-            f"{_config_name()} was not found in {sys.base_prefix}/bin; mend: install the "
+            f"{PYTHON}-config was not found in {sys.base_prefix}/bin; mend: install the "
             "development files of this Python, or set python_config_path to its path"
         )
     return ""
-
-
-def _config_name() -> str:
-    return f"python{sys.version_info.major}.{sys.version_info.minor}-config"
 
 
 def python_config() -> str:
@@ -138,7 +134,7 @@ def python_config() -> str:
     if given and os.path.isfile(given):
         return given
     bins = (f"{sys.base_prefix}/bin", os.path.dirname(sys.executable), *SYSTEM_BINS)
-    paths = (os.path.join(folder, _config_name()) for folder in bins)
+    paths = (os.path.join(folder, f"{PYTHON}-config") for folder in bins)
     return next(filter(os.path.isfile, paths), "")
 
 

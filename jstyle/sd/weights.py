@@ -194,7 +194,7 @@ def load_strict(
     for ours, parameter in parameters.items():
         stored = tensors[found[ours]]
         values = stored.array() if isinstance(stored, StoredTensor) else np.asarray(stored)
-        var, finite = _filled(values.reshape(tuple(parameter.shape)))
+        var, finite = to_var(values.reshape(tuple(parameter.shape)))
         if not finite:
             raise WeightsError(f"{where}: {found[ours]} holds values that are not finite")
         trained = parameter.requires_grad
@@ -239,13 +239,8 @@ def _listing(names: list[str]) -> str:
     return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def to_var(values: np.ndarray) -> jt.Var:
-    """A float32 Var with these values, converted on the way in."""
-    return _filled(values)[0]
-
-
-def _filled(values: np.ndarray) -> tuple[jt.Var, bool]:
-    """A float32 Var, and whether all its values are finite.
+def to_var(values: np.ndarray) -> tuple[jt.Var, bool]:
+    """A float32 Var with these values, converted on the way in, and whether all are finite.
 
     On the CPU the Var's memory is taken first and filled in place by several threads: touching
     fresh pages takes longer than the copy itself, and goes on in parallel.

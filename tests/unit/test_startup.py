@@ -109,7 +109,7 @@ def test_a_renewed_core_asks_to_run_again_instead_of_ending_as_if_done(tmp_path)
 
 
 def python_config(folder: Path) -> Path:
-    path = folder / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}-config"
+    path = folder / "bin" / f"{toolchain.PYTHON}-config"
     path.parent.mkdir(parents=True)
     path.write_text("#!/bin/sh\n")
     return path

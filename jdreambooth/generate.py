@@ -107,7 +107,8 @@ def make_picture(
     negative = None if recipe.guidance == 1.0 else sd.encode_text([recipe.negative])
     context = sd.encode_text([text])
     z = jt.array(z)
-    for _, step in sd.denoise(z, context, recipe.steps, recipe.guidance, negative, start=skipped):
+    how = {"guidance": recipe.guidance, "negative_context": negative, "start": skipped}
+    for _, step in sd.sample(z, context, recipe.steps, **how):
         z = step
         if advance is not None:
             advance()

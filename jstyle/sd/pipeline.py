@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, weights
+from . import hub, sampling, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
+from .denoiser import Denoiser, check_guidance
 from .files import atomic_write, write_json
 from .noise import gaussian
 from .rng import NUMPY
@@ -171,44 +172,30 @@ class StableDiffusion:
         with jt.no_grad():
             return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
 
-    def denoise(
+    def sample(
         self,
         z: jt.Var,
         context: jt.Var,
         num_steps: int,
+        *,
         guidance: float = 1.0,
         negative_context: jt.Var | None = None,
-        before_step: Callable[[int], None] | None = None,
+        rescale: float = 0.0,
         start: int = 0,
+        beside: Callable | None = None,
     ) -> Iterator[tuple[int, jt.Var]]:
         """DDIM sampling (eta 0): yield (t, z) after each step, z one level below t. Waits per step.
 
         z: (B, 4, h, w) noise, or latents at the level of timesteps(num_steps)[start].
-        context, negative_context: (B, tokens, D), or one row for all. Guidance needs a negative
-        context; with guidance 1 or without one, the UNet runs once per latent.
-        before_step(t) is called before the UNet sees timestep t.
+        context, guidance, negative_context, rescale, beside: see Denoiser.
         """
-        timesteps = self.schedule.timesteps(num_steps)
-        if not 0 <= start <= len(timesteps):
-            raise ValueError(f"start must be in 0..{len(timesteps)}, got {start}")
-        guided = guidance != 1.0 and negative_context is not None
-        contexts = [negative_context, context] if guided else [context]
-        context = jt.concat([_rows(c, z.shape[0]) for c in contexts])
-        for t in map(int, timesteps[start:]):
-            if before_step is not None:
-                before_step(t)
-            with jt.no_grad():  # not around the yield: the caller's code is not ours to switch
-                z = self._step(z, t, context, num_steps, guidance if guided else None)
-                z.sync()
-            yield t, z
+        denoiser = Denoiser(self, context, guidance, negative_context, rescale, beside)
+        return sampling.sample(denoiser, self.schedule, z, num_steps, start)
 
-    def _step(self, z, t: int, context, num_steps: int, guidance: float | None):
-        if guidance is None:
-            out = self.unet(z, t, context)
-        else:
-            without, out = self.unet(jt.concat([z, z]), t, context).chunk(2)
-            out = without + guidance * (out - without)
-        return self.schedule.step(out, z, t, num_steps)
+    def invert(self, z: jt.Var, context: jt.Var, num_steps: int) -> Iterator[tuple[int, jt.Var]]:
+        """DDIM inversion of z (B, 4, h, w), a clean scaled latent: yield (t, z at level t) per
+        step, from the clean end. context: (B, tokens, dim), usually of the empty prompt."""
+        return sampling.invert(Denoiser(self, context), self.schedule, z, num_steps)
 
     def generate(
         self,
@@ -236,15 +223,14 @@ class StableDiffusion:
         steps = self.schedule.config.num_train_timesteps
         if not 1 <= num_steps <= steps:
             raise ValueError(f"num_steps must be in 1..{steps}, got {num_steps}")
-        if not (np.isfinite(guidance) and guidance >= 0):
-            raise ValueError(f"guidance must be a number, at least 0, got {guidance}")
+        check_guidance(guidance)
         if seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
         z = self.noise(len(prompts), seed, height, width, rng)
         context = self.encode_text(prompts)
         negative_context = None if guidance == 1.0 else self.encode_text([negative])
-        loop = self.denoise(z, context, num_steps, guidance, negative_context)
-        for i, (_, step) in enumerate(loop, 1):
+        how = {"guidance": guidance, "negative_context": negative_context}
+        for i, (_, step) in enumerate(self.sample(z, context, num_steps, **how), 1):
             z = step
             if progress is not None:
                 progress(i, num_steps)
@@ -270,12 +256,6 @@ class StableDiffusion:
         for name, size in (("height", height), ("width", width)):
             if size < 1 or size % self.size_multiple:
                 raise ValueError(f"{name} must be a multiple of {self.size_multiple}, got {size}")
-
-
-def _rows(context: jt.Var, batch: int) -> jt.Var:
-    if context.shape[0] not in (1, batch):
-        raise ValueError(f"{context.shape[0]} contexts for {batch} latents; give 1 or {batch}")
-    return context if context.shape[0] == batch else context.repeat(batch, 1, 1)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, sampling, weights
+from . import hub, samplers, sampling, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
-from .denoiser import Denoiser, check_guidance
+from .denoiser import Denoiser
 from .files import atomic_write, write_json
-from .noise import gaussian
+from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
+from .samplers.options import Sampling
 from .schedule import Schedule
 from .startup import jt
 from .tokenizer import Tokenizer
@@ -60,8 +61,10 @@ class StableDiffusion:
         schedule: Schedule,
         name: str = "model",
         tokenizer_folder: Path | None = None,
+        own_sampler: tuple[str, str | None] = ("ddim", None),
     ):
         """tokenizer_folder: where `save_pretrained` copies the tokenizer's files from.
+        own_sampler: the sampler and sigmas that the model's scheduler file asks for.
 
         Raises ConfigError if the parts do not fit together.
         """
@@ -73,7 +76,7 @@ class StableDiffusion:
             )
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
-        self.tokenizer_folder = tokenizer_folder
+        self.tokenizer_folder, self.own_sampler = tokenizer_folder, own_sampler
 
     @classmethod
     def from_pretrained(
@@ -172,30 +175,60 @@ class StableDiffusion:
         with jt.no_grad():
             return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
 
+    def plan(
+        self,
+        num_steps: int,
+        sampler: str | None = None,
+        sigmas: str | None = None,
+        eta: float = 0.0,
+    ) -> samplers.Plan:
+        """The noise levels and steps of a sampler; None: the model's own, from its scheduler file.
+
+        Raises ValueError for what the sampler or the schedule does not admit.
+        """
+        if sampler is None:
+            sampler, own = self.own_sampler
+            sigmas = own if sigmas is None else sigmas
+        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
+
     def sample(
         self,
         z: jt.Var,
         context: jt.Var,
         num_steps: int,
         *,
+        sampler: str | None = "ddim",
+        sigmas: str | None = None,
+        eta: float = 0.0,
         guidance: float = 1.0,
         negative_context: jt.Var | None = None,
         rescale: float = 0.0,
+        noise: Callable | None = None,
         start: int = 0,
         beside: Callable | None = None,
-    ) -> Iterator[tuple[int, jt.Var]]:
-        """DDIM sampling (eta 0): yield (t, z) after each step, z one level below t. Waits per step.
+    ) -> Iterator[tuple[float, jt.Var]]:
+        """Sampling: yield (t, z) after each step, z one level below t. Waits per step.
 
-        z: (B, 4, h, w) noise, or latents at the level of timesteps(num_steps)[start].
-        context, guidance, negative_context, rescale, beside: see Denoiser.
+        z: (B, 4, h, w) standard normal, or latents at the level of step `start`. sampler, sigmas,
+        eta: see `plan`. noise(i, shape): the i-th noise that a stochastic sampler injects; None:
+        that of the seeds 0, 1, ... context, guidance, negative_context, rescale, beside: see
+        Denoiser.
         """
+        plan = self.plan(num_steps, sampler, sigmas, eta)
         denoiser = Denoiser(self, context, guidance, negative_context, rescale, beside)
-        return sampling.sample(denoiser, self.schedule, z, num_steps, start)
+        drawn = InjectedNoise(range(z.shape[0])) if noise is None else noise
+        injected = lambda i, shape: jt.array(drawn(i, shape))  # noqa: E731
+        return sampling.sample(denoiser, plan, z, injected, start)
 
-    def invert(self, z: jt.Var, context: jt.Var, num_steps: int) -> Iterator[tuple[int, jt.Var]]:
-        """DDIM inversion of z (B, 4, h, w), a clean scaled latent: yield (t, z at level t) per
-        step, from the clean end. context: (B, tokens, dim), usually of the empty prompt."""
-        return sampling.invert(Denoiser(self, context), self.schedule, z, num_steps)
+    def invert(
+        self, z: jt.Var, context: jt.Var, num_steps: int, sampler: str = "ddim"
+    ) -> Iterator[tuple[float, jt.Var]]:
+        """Inversion of z (B, 4, h, w), a clean scaled latent: yield (t, z at level t) per step,
+        from the clean end. context: (B, tokens, D), usually of the empty prompt.
+
+        Raises ValueError for a sampler that cannot be inverted.
+        """
+        return sampling.invert(Denoiser(self, context), self.plan(num_steps, sampler), z)
 
     def generate(
         self,
@@ -208,6 +241,10 @@ class StableDiffusion:
         width: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         rng: str = NUMPY,
+        sampler: str | None = None,
+        sigmas: str | None = None,
+        eta: float = 0.0,
+        rescale: float = 0.0,
     ) -> jt.Var:
         """Images (B, 3, H, W) in [-1, 1] for one prompt or several; image i has the seed seed + i.
 
@@ -215,22 +252,21 @@ class StableDiffusion:
         given a list of CPU generators with these seeds, starts from the same.
         height, width: default to the size the model was trained at. guidance 1 switches guidance
         (and with it `negative`) off. progress(done, num_steps) is called after every step.
+        sampler, sigmas, eta: see `plan`. rescale: see Denoiser.
         Raises ValueError for a size, prompt, seed, step count or guidance that cannot be.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts or not all(isinstance(p, str) for p in (*prompts, negative)):
             raise ValueError(f"prompt must be text or a list of texts, got {prompt!r}")
-        steps = self.schedule.config.num_train_timesteps
-        if not 1 <= num_steps <= steps:
-            raise ValueError(f"num_steps must be in 1..{steps}, got {num_steps}")
-        check_guidance(guidance)
         if seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
+        how = Sampling(num_steps, guidance, sampler, sigmas, eta, rescale, rng)
         z = self.noise(len(prompts), seed, height, width, rng)
         context = self.encode_text(prompts)
         negative_context = None if guidance == 1.0 else self.encode_text([negative])
-        how = {"guidance": guidance, "negative_context": negative_context}
-        for i, (_, step) in enumerate(self.sample(z, context, num_steps, **how), 1):
+        noise = InjectedNoise(range(seed, seed + len(prompts)), rng)
+        options = {**how.walk(), "negative_context": negative_context, "noise": noise}
+        for i, (_, step) in enumerate(self.sample(z, context, num_steps, **options), 1):
             z = step
             if progress is not None:
                 progress(i, num_steps)

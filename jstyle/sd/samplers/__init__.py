@@ -17,8 +17,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..schedule import Schedule, ddim_move
-from . import ddim, euler, levels
-from .base import Denoise, Noise, Run, Sampler
+from . import (
+    ddim,
+    ddpm,
+    dpm2,
+    dpm_adaptive,
+    dpmpp,
+    dpmpp_single,
+    euler,
+    heun,
+    lcm,
+    levels,
+    lms,
+    pndm,
+    unipc,
+)
+from .base import Denoise, Noise, Run, Sampler, two_but_last
 from .levels import EXPONENTIAL, KARRAS, Level, Levels, Step
 
 __all__ = ["SAMPLERS", "Level", "Levels", "Plan", "Sampler", "Step", "plan"]
@@ -27,10 +41,53 @@ BOTH = (KARRAS, EXPONENTIAL)
 
 SAMPLERS = {
     "ddim": Sampler(ddim.walk, levels.ddim, "arXiv:2010.02502", 1, uses_eta=True, invertible=True),
+    "ddpm": Sampler(ddpm.walk, levels.ddpm, "arXiv:2006.11239", 0, stochastic=True),
+    "pndm": Sampler(pndm.walk, levels.ddim, "arXiv:2202.09778", 2, evaluations=pndm.evaluations),
     "euler": Sampler(euler.walk, levels.k_diffusion, "arXiv:2206.00364", 1, BOTH, invertible=True),
     "euler-a": Sampler(
         euler.ancestral, levels.k_diffusion, "arXiv:2011.13456", 0, BOTH, stochastic=True
     ),
+    "heun": Sampler(
+        heun.walk, levels.k_diffusion, "arXiv:2206.00364", 2, BOTH, evaluations=two_but_last
+    ),
+    "lms": Sampler(lms.walk, levels.k_diffusion, "Adams-Bashforth", 4, BOTH),
+    "dpm2": Sampler(
+        dpm2.walk, levels.k_diffusion_whole, "arXiv:2206.00927", 2, BOTH, evaluations=two_but_last
+    ),
+    "dpm2-a": Sampler(
+        dpm2.ancestral,
+        levels.k_diffusion_whole,
+        "arXiv:2206.00927",
+        0,
+        BOTH,
+        stochastic=True,
+        evaluations=two_but_last,
+    ),
+    "dpm++2s-a": Sampler(
+        dpmpp_single.ancestral,
+        levels.k_diffusion,
+        "arXiv:2211.01095",
+        0,
+        BOTH,
+        stochastic=True,
+        evaluations=two_but_last,
+    ),
+    "dpm++2m": Sampler(dpmpp.walk, levels.solver, "arXiv:2211.01095", 2, BOTH),
+    "dpm++2m-sde": Sampler(dpmpp.sde, levels.solver, "arXiv:2211.01095", 0, BOTH, stochastic=True),
+    "dpm++sde": Sampler(
+        dpmpp_single.sde,
+        levels.k_diffusion,
+        "arXiv:2211.01095",
+        0,
+        BOTH,
+        stochastic=True,
+        evaluations=two_but_last,
+    ),
+    "dpm-adaptive": Sampler(
+        dpm_adaptive.walk, levels.k_diffusion, "arXiv:2206.00927", 3, evaluations=None
+    ),
+    "unipc": Sampler(unipc.walk, levels.solver, "arXiv:2302.04867", 3, BOTH),
+    "lcm": Sampler(lcm.walk, lcm.spaced, "arXiv:2310.04378", 0, stochastic=True),
 }
 
 

@@ -40,9 +40,8 @@ class Sampler:
     uses_eta: bool = False
     invertible: bool = False  # its step is ddim_move: the same x0 and eps at another level
     evaluations: Callable[[int], int] | None = lambda num_steps: num_steps  # None: not known before
-    adaptive: bool = False  # chooses its own steps, from all images of the batch together
 
 
-def one_more_but_last(num_steps: int) -> int:
+def two_but_last(num_steps: int) -> int:
     """Evaluations of a sampler that takes two per step, and one in the last."""
     return 2 * num_steps - 1

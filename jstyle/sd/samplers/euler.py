@@ -38,6 +38,15 @@ def ancestral_step(x0, eps, here: Level, there: Level, noise=None):
     return x0 * there.signal + eps * (there.signal * down) + noise * (there.signal * up)
 
 
+def move(z, slope, here: Level, there: Level):
+    """z at level `there` if dxhat / dsigma = slope all the way (eps at `here`: Euler's step).
+
+    The same as the transfer part of arXiv:2202.09778, eq. 11, with slope for its eps.
+    """
+    ratio = there.signal / here.signal
+    return z * ratio + slope * (there.signal * (there.sigma - here.sigma))
+
+
 def walk(z, run):
     for _, here, there in run.steps:
         x0, eps = run.denoise(z, here)

@@ -87,7 +87,7 @@ def ddim(schedule: Schedule, num_steps: int, sigmas: str | None = None) -> Level
 def ddpm(schedule: Schedule, num_steps: int, sigmas: str | None = None) -> Levels:
     """Neighbours of the same timesteps, then abar = 1, as DDPMScheduler; sigmas must be None."""
     levels = [Level(t, schedule.abar_at(t)) for t in map(int, schedule.timesteps(num_steps))]
-    return Levels(_chain(levels), _log_sigmas(schedule))
+    return chain(schedule, levels)
 
 
 def k_diffusion(
@@ -114,7 +114,7 @@ def k_diffusion(
     levels = [Level(_whole(t), _abar(schedule, t, s)) for t, s in zip(ts, spaced, strict=True)]
     # diffusers starts from noise alone, without a signal's share, unless spacing is "leading"
     scale = 1.0 if schedule.config.timestep_spacing == "leading" else levels[0].noise
-    return Levels(_chain(levels), table, scale)
+    return chain(schedule, levels, scale)
 
 
 def k_diffusion_whole(schedule: Schedule, num_steps: int, sigmas: str | None = None) -> Levels:
@@ -146,7 +146,7 @@ def solver(schedule: Schedule, num_steps: int, sigmas: str | None = None) -> Lev
         ts = _timestep(spaced, table)
         ts = np.round(ts) if sigmas == KARRAS else np.floor(ts)
         levels = [Level(int(t), 1.0 / (1.0 + s * s)) for t, s in zip(ts, spaced, strict=True)]
-    return Levels(_chain(levels), table)
+    return chain(schedule, levels)
 
 
 def karras(highest: float, lowest: float, count: int) -> np.ndarray:
@@ -158,6 +158,12 @@ def karras(highest: float, lowest: float, count: int) -> np.ndarray:
 def exponential(highest: float, lowest: float, count: int) -> np.ndarray:
     """Even in log(sigma), the uniform-logSNR steps of arXiv:2206.00927, without the final 0."""
     return np.exp(np.linspace(math.log(highest), math.log(lowest), count))
+
+
+def chain(schedule: Schedule, levels: Sequence[Level], scale: float = 1.0) -> Levels:
+    """Steps from every level to the next, and from the last to clean latents."""
+    steps = _numbered(zip(levels, [*levels[1:], CLEAN], strict=True))
+    return Levels(steps, _log_sigmas(schedule), scale)
 
 
 SIGMAS = {KARRAS: karras, EXPONENTIAL: exponential}
@@ -180,11 +186,6 @@ def _abar(schedule: Schedule, t: float, sigma: float | None = None) -> float:
 
 def _whole(t: float) -> float:
     return int(t) if float(t).is_integer() else float(t)
-
-
-def _chain(levels: Sequence[Level]) -> tuple[Step, ...]:
-    """Every level to the next, the last to clean latents."""
-    return _numbered(zip(levels, [*levels[1:], CLEAN], strict=True))
 
 
 def _numbered(pairs) -> tuple[Step, ...]:

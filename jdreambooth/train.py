@@ -152,12 +152,9 @@ class Run:
             cfg.class_prompt,
             cfg.num_class_images,
             size_px,
-            cfg.seed,
-            cfg.class_steps,
-            cfg.class_guidance,
+            cfg.recipe(cfg.class_steps, cfg.class_guidance),
             lambda done, total: self.progress("class", done, total, {}),
             cfg.skip_bad_images,
-            cfg.rng,
         )
 
     def _encode_captions(self) -> dict[str, np.ndarray]:

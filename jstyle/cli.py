@@ -77,12 +77,13 @@ def _reconstruct(args: Namespace) -> int:
 
 def _generate(args: Namespace) -> int:
     from .commands.generate import generate
+    from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "rng", "steps", "guidance", "negative", "height", "width")
-    names += ("model", "variant", "device")
+    names = ("seed", "negative", "height", "width", "model", "variant", "device")
     given = {name: args[name] for name in names}
     given |= {"loras": _several(args.lora), "tell": partial(say, args)}
-    for path in generate(_several(args.prompt), args.out, progress_bar(args, "eval"), **given):
+    how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
+    for path in generate(_several(args.prompt), args.out, how, bar, **given):
         say(args, f"wrote {path}")
     return 0
 

@@ -86,6 +86,8 @@ def reconstruct() -> Parser:
 
 
 def generate() -> Parser:
+    from .sd.samplers.options import Sampling  # brings NumPy
+
     parser = _parser(
         "generate",
         "Pictures from prompts. Picture i has the seed SEED + i.",
@@ -93,6 +95,7 @@ def generate() -> Parser:
         '  jstyle generate --prompt "a star" --prompt "a tree" --out pictures --seed 7\n'
         '  jstyle generate --prompt "a castle at dusk" --out castle.png --model sd21 \\\n'
         "      --height 768 --width 512 --steps 30 --guidance 7.5\n"
+        '  jstyle generate --prompt "a castle" --out castle.png --sampler dpm++2m --sigmas karras\n'
         '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n',
     )
     add_config(parser)
@@ -101,16 +104,7 @@ def generate() -> Parser:
     )
     parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
-    parser.add_argument(
-        "--rng",
-        default=NUMPY,
-        help=f"whose noise a seed gives: {', '.join(RNGS)}; with PyTorch's, a picture that "
-        "diffusers made is made again",
-    )
-    parser.add_argument("--steps", type=int, default=50, help="DDIM steps")
-    parser.add_argument(
-        "--guidance", type=float, default=7.5, help="1 is without guidance, and twice as fast"
-    )
+    parser.add_fields(Sampling)
     parser.add_argument("--negative", type=str, default="", help="what guidance leads away from")
     for side in ("height", "width"):
         parser.add_argument(

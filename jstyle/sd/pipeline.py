@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -191,6 +193,13 @@ class StableDiffusion:
             sigmas = own if sigmas is None else sigmas
         return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
 
+    def resolved(self, how: Sampling) -> Sampling:
+        """`how` with the sampler named, where it left that to the model."""
+        if how.sampler is not None:
+            return how
+        sampler, sigmas = self.own_sampler
+        return replace(how, sampler=sampler, sigmas=how.sigmas or sigmas)
+
     def sample(
         self,
         z: jt.Var,
@@ -206,19 +215,21 @@ class StableDiffusion:
         noise: Callable | None = None,
         start: int = 0,
         beside: Callable | None = None,
+        evaluated: Callable[[], object] = lambda: None,
     ) -> Iterator[tuple[float, jt.Var]]:
         """Sampling: yield (t, z) after each step, z one level below t. Waits per step.
 
         z: (B, 4, h, w) standard normal, or latents at the level of step `start`. sampler, sigmas,
         eta: see `plan`. noise(i, shape): the i-th noise that a stochastic sampler injects; None:
-        that of the seeds 0, 1, ... context, guidance, negative_context, rescale, beside: see
+        that of the seeds 0, 1, ... evaluated(): called for every evaluation of the network that a
+        step took. context, guidance, negative_context, rescale, beside: see
         Denoiser.
         """
         plan = self.plan(num_steps, sampler, sigmas, eta)
         denoiser = Denoiser(self, context, guidance, negative_context, rescale, beside)
         drawn = InjectedNoise(range(z.shape[0])) if noise is None else noise
         injected = lambda i, shape: jt.array(drawn(i, shape))  # noqa: E731
-        return sampling.sample(denoiser, plan, z, injected, start)
+        return sampling.sample(denoiser, plan, z, injected, start, evaluated)
 
     def invert(
         self, z: jt.Var, context: jt.Var, num_steps: int, sampler: str = "ddim"
@@ -251,7 +262,8 @@ class StableDiffusion:
         rng: where the noise of a seed comes from, see jstyle/sd/rng. With "torch-cpu" diffusers,
         given a list of CPU generators with these seeds, starts from the same.
         height, width: default to the size the model was trained at. guidance 1 switches guidance
-        (and with it `negative`) off. progress(done, num_steps) is called after every step.
+        (and with it `negative`) off. progress(done, all) counts evaluations of the network, of
+        which a step may take several; all is None where the sampler chooses its steps.
         sampler, sigmas, eta: see `plan`. rescale: see Denoiser.
         Raises ValueError for a size, prompt, seed, step count or guidance that cannot be.
         """
@@ -266,11 +278,10 @@ class StableDiffusion:
         negative_context = None if guidance == 1.0 else self.encode_text([negative])
         noise = InjectedNoise(range(seed, seed + len(prompts)), rng)
         options = {**how.walk(), "negative_context": negative_context, "noise": noise}
-        for i, (_, step) in enumerate(self.sample(z, context, num_steps, **options), 1):
-            z = step
-            if progress is not None:
-                progress(i, num_steps)
-        return self.decode(z)
+        done, total = count(1), self.plan(num_steps, sampler, sigmas, eta).evaluations
+        if progress is not None:
+            options["evaluated"] = lambda: progress(next(done), total)
+        return self.decode(sampling.last(self.sample(z, context, num_steps, **options), z))
 
     def noise(
         self,

@@ -16,16 +16,23 @@ Walk = Iterator[tuple[float, jt.Var]]
 
 
 def sample(
-    denoiser: Denoiser, plan: Plan, z: jt.Var, noise: Callable | None = None, start: int = 0
+    denoiser: Denoiser,
+    plan: Plan,
+    z: jt.Var,
+    noise: Callable | None = None,
+    start: int = 0,
+    evaluated: Callable[[], object] = lambda: None,
 ) -> Walk:
     """Yield (t, z) after each step, z (B, C, h, w) one level below t. Waits per step.
 
     z: standard normal, or with a later start latents at the level of that step. noise(i, shape):
-    the i-th injected noise, for samplers that ask for it.
+    the i-th injected noise, for samplers that ask for it. evaluated() is called after a step for
+    each answer of the denoiser that it took.
     """
     stepped = _Stepped(denoiser)
     walk = plan.walk(z, stepped, noise, start)
     while True:
+        before = stepped.answers
         with jt.no_grad():  # not around the yield: the caller's code is not ours to switch
             found = next(walk, None)
             if found is None:
@@ -33,6 +40,8 @@ def sample(
             t, z = found
             z.sync()
         stepped.position += 1
+        for _ in range(stepped.answers - before):
+            evaluated()
         yield t, z
 
 
@@ -57,11 +66,19 @@ def invert(denoiser: Denoiser, plan: Plan, z: jt.Var) -> Walk:
         yield found
 
 
+def last(walk: Walk, z: jt.Var) -> jt.Var:
+    """The latents after the whole walk; z where it has no step."""
+    for _, after in walk:
+        z = after
+    return z
+
+
 class _Stepped:
     """The denoiser as samplers call it, which know levels and not positions."""
 
     def __init__(self, denoiser: Denoiser):
-        self.denoiser, self.position = denoiser, 0
+        self.denoiser, self.position, self.answers = denoiser, 0, 0
 
     def __call__(self, z: jt.Var, level: Level) -> tuple[jt.Var, jt.Var]:
+        self.answers += 1
         return self.denoiser(z, level.t, level.abar, self.position)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jstyle import JStyleID, StyleConfig
-from jstyle.sd import sampling
+from jstyle.sd import samplers, sampling
 from jstyle.sd.denoiser import Denoiser
 from jstyle.sd.hooks import around_attention
 from jstyle.sd.schedule import Schedule
@@ -31,7 +31,7 @@ def _last(loop):
 def _invert(unet, schedule, z, context, steps):
     """The inversion of a model that has just these two parts."""
     denoiser = Denoiser(SimpleNamespace(unet=unet, schedule=schedule), context)
-    return sampling.invert(denoiser, schedule, z, steps)
+    return sampling.invert(denoiser, samplers.plan(schedule, "ddim", steps), z)
 
 
 def _noise(sd, z, steps):

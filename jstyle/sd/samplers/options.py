@@ -51,6 +51,10 @@ class Sampling:
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale must be in [0, 1], got {self.rescale}")
 
+    def told(self) -> dict:
+        """These options by name, of a subclass too: for records."""
+        return {name: getattr(self, name) for name in FIELDS}
+
     def walk(self) -> dict:
         """The keyword arguments of StableDiffusion.sample that are options here."""
         names = ("sampler", "sigmas", "eta", "guidance", "rescale")

@@ -123,7 +123,7 @@ class Run:
 
     def _dataset(self, instances: dict[Path, str]) -> Dataset:
         cfg, sd = self.cfg, self.sd
-        size = cfg.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = cfg.size_px or sd.picture_size
         sd.check_size(size, size)
         views = {"crops": cfg.random_crops, "flip": cfg.random_flip, "seed": cfg.seed}
         classes = []

@@ -6,11 +6,13 @@ may also stand in the YAML file given with --config.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
+from .methods import DEFAULT, METHODS, find_method
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import Parser, add_config, add_device, add_model, make_parser
+from .sd.console import Parser, add_config, add_device, add_model, asked_for, make_parser
 from .sd.rng import NUMPY, RNGS
 
 
@@ -34,11 +36,13 @@ def _add_texts(parser: Parser, options: dict[str, str]) -> None:
         parser.add_argument(name, type=str | None, default=None, help=told)
 
 
-def stylize() -> Parser:
+def stylize(words: Sequence[str] = ()) -> Parser:
+    """words: what was given, for its method has options of its own."""
+    method = find_method(asked_for("method", words) or DEFAULT)
     parser = _parser(
         "stylize",
         "Paint content images in the style of style images. Every content meets every style; "
-        "each image is inverted once. Results are CONTENT_stylized_STYLE.png with a .json record "
+        "each image is prepared once. Results are CONTENT_stylized_STYLE.png with a .json record "
         "beside each. Finished results are skipped, so an interrupted run can be started again.",
         "  jstyle stylize --content photo.jpg --style painting.jpg --out result.png\n"
         "  jstyle stylize --content photos --style paintings --out results\n"
@@ -62,8 +66,13 @@ def stylize() -> Parser:
         default=RESULTS_TOGETHER,
         help="how many results of one image are sampled together; fewer need less memory",
     )
-    parser.add_presets(PRESETS, "paper")
-    parser.add_fields(StyleConfig)
+    methods = "; ".join(f"{name}: {find_method(name).does}" for name in METHODS)
+    parser.add_argument(
+        "--method", default=DEFAULT, help=f"{methods}; the options below are those of {method.name}"
+    )
+    if method.presets:
+        parser.add_presets(method.presets, method.default_preset)
+    parser.add_fields(method.Config)
     return parser
 
 

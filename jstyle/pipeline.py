@@ -136,8 +136,7 @@ class JStyleID:
 
     def load(self, path: str | PathLike, cfg: StyleConfig) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
-        own = self.sd.unet.config.sample_size * self.sd.vae_scale
-        size_px = own if cfg.size_px is None else cfg.size_px
+        size_px = self.sd.picture_size if cfg.size_px is None else cfg.size_px
         self.sd.check_size(size_px, size_px)
         return image_files.load(path, size_px=size_px)
 

@@ -100,7 +100,7 @@ class Prior(Stage):
         from ..prior import make_class_images
 
         cfg, sd = self.task.options.train, worker.plain(self.task.setup)
-        size = cfg.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = cfg.size_px or sd.picture_size
         missing = (self.units() - self.units_done()) // self._per_picture()
         with progress_of(bar, missing) as progress:
             self._made = make_class_images(

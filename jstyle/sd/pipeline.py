@@ -148,6 +148,11 @@ class StableDiffusion:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
+    def picture_size(self) -> int:
+        """Side in pixels of the pictures that the model was trained on."""
+        return self.unet.config.sample_size * self.vae_scale
+
+    @property
     def size_multiple(self) -> int:
         """Heights and widths of images must be multiples of this: every level halves evenly."""
         return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -292,8 +297,7 @@ class StableDiffusion:
         rng: str = NUMPY,
     ) -> jt.Var:
         """Start latents (count, 4, h, w) for images of height x width pixels, each of its seed."""
-        default = self.unet.config.sample_size * self.vae_scale
-        height, width = (default if size is None else size for size in (height, width))
+        height, width = (self.picture_size if size is None else size for size in (height, width))
         self.check_size(height, width)
         shape = (self.unet.config.in_channels, height // self.vae_scale, width // self.vae_scale)
         return jt.array(np.stack([gaussian(shape, seed + i, rng) for i in range(count)]))

@@ -63,7 +63,7 @@ CHANGES = {
     "sampler": ("euler-a", PAINTED),
     "sigmas": ("karras", {**PAINTED, "sampler": "euler-a"}),
     "eta": (0.5, {**PAINTED, "sampler": "ddim"}),
-    "rescale": (0.7, PAINTED),
+    "rescale": (0.7, {**PAINTED, "class_guidance": 9.0}),
     "checkpoint_every": (1, {}),
     "keep_checkpoints": (1, {"checkpoint_every": 1}),
 }

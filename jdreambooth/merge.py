@@ -7,7 +7,7 @@ from pathlib import Path
 from jstyle.sd import files
 
 from . import runs
-from .runs import LORA_FILE, RunError
+from .runs import RunError
 
 DTYPES = ("float16", "float32")
 FORMATS = ("kohya", "diffusers")
@@ -27,16 +27,15 @@ def merge(
     for a run that saves whole models (those are folders in that format already), ValueError for
     another dtype, OSError if `out` cannot be written.
     """
-    from jstyle.sd.lora import load_lora, merge_lora
     from jstyle.sd.pipeline import StableDiffusion
 
-    run, step = _lora_result(run_folder, at)
+    run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
     folder = files.writable_folder(out)
     with runs.on_device(device):
         sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
-        for part in load_lora(sd, run.results[step] / LORA_FILE, weight).loras:
-            merge_lora(getattr(sd, part))
+        run.trainable.put_on(sd, run.results[step], weight)
+        run.trainable.merge(sd)
         sd.save_pretrained(folder, dtype)
     return folder
 
@@ -53,10 +52,9 @@ def export(
 
     Raises as `merge` does.
     """
-    from jstyle.sd.lora import load_lora, save_lora
     from jstyle.sd.pipeline import StableDiffusion
 
-    run, step = _lora_result(run_folder, at)
+    run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
     _require(format, FORMATS, "format")
     path = Path(out)
@@ -65,15 +63,14 @@ def export(
     files.writable_folder(path.parent)
     with runs.on_device(device):
         sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
-        loras = load_lora(sd, run.results[step] / LORA_FILE).loras
-        save_lora(path, sd, loras, format, dtype)
+        run.trainable.export(sd, run.results[step], path, format, dtype)
     return path
 
 
-def _lora_result(run_folder: str | Path, at: int | None) -> tuple[runs.Run, int]:
+def _result(run_folder: str | Path, at: int | None) -> tuple[runs.Run, int]:
     run = runs.open_run(run_folder)
     step = run.result(at)
-    if not run.is_lora(step):
+    if run.trainable.whole_model:
         raise RunError(f"{run.results[step]}: holds no LoRA, it is a whole model already")
     return run, step
 

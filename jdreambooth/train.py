@@ -18,7 +18,7 @@ from jstyle.sd import files, runtime
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 
-from . import checkpoint, parameters, prior
+from . import checkpoint, prior
 from .captions import make_captions
 from .checkpointing import checkpointed
 from .config import TrainConfig
@@ -30,6 +30,8 @@ from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
 from .start import CHECKPOINTS, find_state, open_folder, read_lines, write_lines
+from .trainables import find_trainable
+from .trainables.base import count, fill, values_of
 
 log = logging.getLogger("jdreambooth")
 
@@ -98,12 +100,12 @@ class Run:
             files.write_json(self.folder / CAPTIONS, captions)
         self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
         self.data = self._dataset({path: captions[path.name] for path in paths})
-        self.trained = parameters.choose(self.sd, cfg)
+        self.trained = find_trainable(cfg.train)(self.sd, cfg)
         named = self.trained.parameters
         self.optimizer = AdamW(named, cfg.weight_decay, _rates(cfg, named))
         self.scale = None if cfg.precision == "float32" else LossScale()
         self.average = None if cfg.ema_decay is None else Average(named, cfg.ema_decay)
-        self.contexts = self._encode_captions()
+        self.trained.know(self.data.captions())
         self.fingerprint = self.data.fingerprint()
         self.start = 0 if state is None else self._restore(state)
         self.ranks.share(self._tensors())
@@ -157,17 +159,6 @@ class Run:
             cfg.skip_bad_images,
         )
 
-    def _encode_captions(self) -> dict[str, np.ndarray]:
-        """Caption -> its context (tokens, D), or its token ids if the text encoder is trained."""
-        captions = self.data.captions()
-        if self.cfg.train_text_encoder:
-            return dict(zip(captions, self.sd.tokenizer(captions), strict=True))
-        return {text: self.sd.encode_text([text]).numpy()[0] for text in captions}
-
-    def _context(self, batch: Batch) -> jt.Var:
-        rows = np.stack([self.contexts[text] for text in batch.captions])
-        return self.sd.text_encoder(rows) if self.cfg.train_text_encoder else jt.array(rows)
-
     def go(self) -> RunReport:
         cfg, metrics = self.cfg, read_lines(self.folder / METRICS, self.start)
         if self.ranks.first:
@@ -192,7 +183,7 @@ class Run:
         return RunReport(
             folder=self.folder,
             tensors=len(self.trained.parameters),
-            parameters=parameters.count(self.trained.parameters),
+            parameters=count(self.trained.parameters),
             steps=cfg.steps,
             loss=metrics[-1]["loss"],
             seconds=time.monotonic() - self.started,
@@ -228,7 +219,7 @@ class Run:
             loss, parts = dreambooth_loss(
                 network,
                 batch,
-                self._context(batch),
+                self.trained.context(batch.captions),
                 self.sd.schedule,
                 cfg.prior_weight,
                 cfg.min_snr_gamma,
@@ -269,7 +260,7 @@ class Run:
                 if done in cfg.save_at:
                     about = {"step": str(done), "config": json.dumps(cfg.to_json())}
                     with checkpoint.whole_folder(self.result_folder(done)) as part:
-                        parameters.save_result(part, self.sd, self.trained, about)
+                        self.trained.save(part, about)
                 if sample:
                     self.on_sample(done, self.sd)
         every = cfg.checkpoint_every
@@ -280,7 +271,7 @@ class Run:
                 facts["ranks"] = self.ranks.count
             if self.scale is not None:
                 facts["loss_scale"] = vars(self.scale)
-            arrays = parameters.values_of(self._tensors())
+            arrays = values_of(self._tensors())
             checkpoint.save_state(self.folder / CHECKPOINTS, arrays, facts, cfg.keep_checkpoints)
 
     def _samples_at(self, done: int) -> bool:
@@ -306,7 +297,7 @@ class Run:
         tensors = self._tensors()
         checkpoint.require_fit(state, {n: tuple(var.shape) for n, var in tensors.items()})
         for name, var in tensors.items():
-            parameters.fill(var, state.tensors[name])
+            fill(var, state.tensors[name])
             if not name.startswith("value/"):
                 var.stop_grad()
         jt.sync_all()

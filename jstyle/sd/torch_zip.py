@@ -1,81 +1,43 @@
 """Tensors out of PyTorch's files, without PyTorch, and without running what a pickle asks for.
 
-Three layouts, all of which hold a pickle of names and raw numbers beside it:
+Four layouts, all of which hold a pickle of names, with raw numbers beside or inside it:
 
     torch.save since 1.6    a zip: NAME/data.pkl, NAME/data/0, NAME/data/1, ...
     torch.save before       pickles one after the other, then length and bytes of each storage
     torch.jit.save          a zip as the first, whose pickle holds modules with attributes
+    jittor.save             a zip as the first, or one pickle with NumPy arrays inside
 
-A pickle is a program. The reader here knows tensors, storages, dictionaries, plain values, and the
-modules of the third layout, which become dictionaries; whatever else it asks for is refused by
-name before anything is done. Names of nested dictionaries and modules are joined with dots.
+A pickle is a program; pickles.py runs the harmless part of it. Known here are tensors, storages,
+arrays, dictionaries, plain values, and the modules of the third layout, which become dictionaries;
+whatever else is asked for is refused by name before anything is done. Names of nested dictionaries
+and modules are joined with dots.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import math
+import mmap
 import os
-import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import numpy as np
 
-STORAGES = {  # class in `torch` -> NumPy type; bfloat16 is read as 16 bits and widened
-    "DoubleStorage": "<f8",
-    "FloatStorage": "<f4",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "<u2",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "i1",
-    "ByteStorage": "u1",
-    "BoolStorage": "?",
-}
-LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
+from .pickles import PickleError
+from .torch_objects import Array, Module, Reader, Storage, Tensor, TorchFileError, name_of
+
+__all__ = ["TorchFileError", "read_tensors"]
+
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old layout
+JITTOR_END = b"HCAJSLHD"  # after the pickle of jittor.save and the SHA-1 of that
 LARGEST_PICKLE = 1 << 26  # bytes; of names and shapes, a real one has far less
-
-
-class TorchFileError(ValueError):
-    """A file that is damaged, of another kind, or asks for more than tensors; one line."""
-
-
-class _Kind(NamedTuple):
-    """A storage's class."""
-
-    name: str
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(STORAGES[self.name])
-
-
-class _Storage(NamedTuple):
-    kind: _Kind
-    key: str
-    count: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-
-class _Module(dict):
-    """A module of the third layout: its attributes."""
-
-    def __setstate__(self, state):
-        if not isinstance(state, dict):
-            raise TorchFileError(f"a module with a state of type {type(state).__name__}")
-        self.update(state)
+MOST_TENSORS, DEEPEST = 1 << 20, 64
+OVERLAP = 8  # times the file's size that its tensors may take: some stand there under two names
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -88,159 +50,158 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with open(path, "rb") as file:
             if zipfile.is_zipfile(file):
                 return _read_zip(file)
-            file.seek(0)
-            return _read_old(file)
-    except TorchFileError as error:
-        raise TorchFileError(f"{path}: {error}") from None
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                return _read_old(mapped)
+    except (TorchFileError, PickleError) as error:
+        raise TorchFileError(f"{path}: {_plain(str(error))}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise TorchFileError(f"{path}: cannot be read ({reason})") from None
     except Exception as error:  # what damaged zips and pickles raise has no common type
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = _plain(str(error)) or type(error).__name__
         raise TorchFileError(f"{path}: not a PyTorch file, or damaged ({reason})") from None
 
 
-# ---- the two containers
+def _plain(text: str) -> str:
+    """One short line: names in a file may hold anything."""
+    text = "".join(c if c.isprintable() else " " for c in text[:400])
+    return " ".join(text.split())
+
+
+# ---- the containers
 
 
 def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
-        stored = [i for i in archive.infolist() if i.compress_type == zipfile.ZIP_STORED]
-        sizes = {info.filename: info.file_size for info in stored}  # PyTorch compresses nothing
-        pickles = [name for name in sizes if name.endswith("/data.pkl") or name == "data.pkl"]
+        members = _members(archive, os.fstat(file.fileno()).st_size)
+        pickles = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
         if len(pickles) != 1:
             raise TorchFileError(f"a zip with {len(pickles)} files data.pkl instead of one")
         folder = pickles[0].removesuffix("data.pkl")
-        order = f"{folder}byteorder"
-        if order in sizes and archive.read(order) != b"little":
-            raise TorchFileError("written on a machine of the other byte order")
-        if sizes[pickles[0]] > LARGEST_PICKLE:
-            raise TorchFileError(f"data.pkl has {sizes[pickles[0]]} bytes")
 
-        def fetch(storage: _Storage) -> bytes:
+        def content(name: str) -> bytes:
+            with archive.open(members[name]) as member:
+                return member.read()
+
+        order = f"{folder}byteorder"
+        if order in members and content(order) != b"little":
+            raise TorchFileError("written on a machine of the other byte order")
+        if members[pickles[0]].file_size > LARGEST_PICKLE:
+            raise TorchFileError(f"data.pkl has {members[pickles[0]].file_size} bytes")
+
+        def fetch(storage: Storage) -> bytes:
             name = f"{folder}data/{storage.key}"
             wanted = storage.count * storage.kind.dtype.itemsize
-            if sizes.get(name, 0) < wanted:
-                raise TorchFileError(f"{name} has {sizes.get(name, 0)} bytes of {wanted}")
-            with archive.open(name) as member:
-                return member.read(wanted)
+            found = members[name].file_size if name in members else 0
+            if found != wanted:
+                raise TorchFileError(f"{name} has {found} bytes of {wanted}")
+            return content(name)
 
-        with archive.open(pickles[0]) as member:
-            tree = _Reader(member).load()
-        return _values(_flat(tree), fetch)
+        tree = Reader().load(io.BytesIO(content(pickles[0])))
+        return _values(_flat(tree), fetch, os.fstat(file.fileno()).st_size)
 
 
-def _read_old(file: BinaryIO) -> dict[str, np.ndarray]:
-    """The layout of torch.save before 1.6: magic number, version, machine, names, keys, storages"""
-    if _Reader(file).load() != MAGIC:
+def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Name -> place of what is stored as it is, as PyTorch stores all. Jittor's writer leaves
+    checksums at 0; any other is checked. Raises TorchFileError for members that share bytes."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset < end or info.filename in members:
+            raise TorchFileError(f"a zip whose members overlap ({info.filename})")
+        end = info.header_offset + 30 + len(info.filename) + info.compress_size
+        if end > size:
+            raise TorchFileError(f"{info.filename} has {info.compress_size} bytes, the file {size}")
+        if info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size:
+            if info.CRC == 0:
+                info.CRC = None  # type: ignore[assignment]  # zipfile checks none then
+            members[info.filename] = info
+    return members
+
+
+def _read_old(file: mmap.mmap) -> dict[str, np.ndarray]:
+    """The layout of torch.save before 1.6: magic number, version, machine, names, keys, storages;
+    or a single pickle with arrays."""
+    first = Reader().load(file)
+    if isinstance(first, Mapping):
+        return _read_arrays(first, file)
+    if first != MAGIC:
         raise TorchFileError("not a PyTorch file")
-    _Reader(file).load()  # the version of the layout: there is one only
-    if not _Reader(file).load().get("little_endian", True):
+    Reader().load(file)  # the version of the layout: there is one only
+    if not Reader().load(file).get("little_endian", True):
         raise TorchFileError("written on a machine of the other byte order")
-    reader = _Reader(file)
-    found = _flat(reader.load())
+    reader = Reader()
+    found = _flat(reader.load(file))
     places = {}
-    for key in _Reader(file).load():
+    for key in Reader().load(file):
         (count,) = struct.unpack("<q", file.read(8))
         if key not in reader.kinds or count < 0:
-            raise TorchFileError(f"storage {key} belongs to no tensor")
+            raise TorchFileError(f"storage {str(key)[:40]} belongs to no tensor")
         places[key] = (file.tell(), count)
         file.seek(count * reader.kinds[key].dtype.itemsize, os.SEEK_CUR)
 
-    def fetch(storage: _Storage) -> bytes:
+    def fetch(storage: Storage) -> bytes:
         start, count = places[storage.key]
         if storage.count > count:
             raise TorchFileError(f"storage {storage.key} has {count} numbers of {storage.count}")
         file.seek(start)
         return file.read(storage.count * storage.kind.dtype.itemsize)
 
-    return _values(found, fetch)
+    return _values(found, fetch, file.size())
 
 
-# ---- the pickle
-
-
-class _Reader(pickle.Unpickler):
-    """Knows only what stands in `known`, made anew for each pickle, so that none can alter it."""
-
-    def __init__(self, file: BinaryIO):
-        super().__init__(file, encoding="utf-8")
-        self.kinds: dict[str, _Kind] = {}
-        self.known: dict[tuple[str, str], object] = {
-            ("collections", "OrderedDict"): OrderedDict,
-            ("torch._utils", "_rebuild_tensor"): _Call(_tensor),
-            ("torch._utils", "_rebuild_tensor_v2"): _Call(_tensor),
-            ("torch._utils", "_rebuild_parameter"): _Call(lambda data, *rest: data),
-            ("torch.jit._pickle", "restore_type_tag"): _Call(lambda value, tag: value),
-            ("torch", "Size"): _Call(tuple),
-        }
-        self.known |= {("torch.jit._pickle", name): _Call(list) for name in LISTS}
-        self.known |= {("torch", name): _Kind(name) for name in STORAGES}
-
-    def find_class(self, module: str, name: str):
-        if (module, name) in self.known:
-            return self.known[module, name]
-        if module.startswith("__torch__"):  # the class of a module in the third layout
-            return type("Module", (_Module,), {})
-        raise TorchFileError(f"asks for {module}.{name}; only tensors are read")
-
-    def persistent_load(self, pid) -> _Storage:
-        """('storage', class, key, device, count) and, in the old layout, a view: always None"""
-        word, kind, key, _, count, *view = pid
-        if word != "storage" or not isinstance(kind, _Kind) or (view and view != [None]):
-            raise TorchFileError(f"asks for a stored {word!r}; only tensors are read")
-        if self.kinds.setdefault(str(key), kind) != kind:
-            raise TorchFileError(f"storage {key} has two number types")
-        return _Storage(kind, str(key), int(count))
-
-
-class _Call:
-    """A function that a pickle can call and nothing else: it has no attributes to be set."""
-
-    __slots__ = ("_run",)
-
-    def __init__(self, run: Callable):
-        object.__setattr__(self, "_run", run)
-
-    def __call__(self, *arguments):
-        return self._run(*arguments)
-
-    def __setattr__(self, name, value):
-        raise TorchFileError(f"asks to set {name}; only tensors are read")
-
-
-def _tensor(storage, offset, shape, strides, *rest) -> _Tensor:
-    if not isinstance(storage, _Storage):
-        raise TorchFileError("a tensor without a storage")
-    tensor = _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
-    if len(tensor.shape) != len(tensor.strides) or min((0, offset, *shape, *strides)) < 0:
-        raise TorchFileError(f"a tensor of shape {list(shape)} with strides {list(strides)}")
-    reach = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-    if math.prod(tensor.shape) and tensor.offset + reach >= storage.count:
-        raise TorchFileError(f"a tensor of shape {list(shape)} reaches past its storage")
-    if math.prod(tensor.shape) > storage.count:
-        raise TorchFileError(f"a tensor of shape {list(shape)} has more values than its storage")
-    return tensor
+def _read_arrays(tree: Mapping, file: mmap.mmap) -> dict[str, np.ndarray]:
+    end = file.tell()
+    rest = file[end : end + 28]
+    if rest.endswith(JITTOR_END) and hashlib.sha1(file[:end]).digest() != rest[:20]:
+        raise TorchFileError("damaged (its checksum is another)")
+    found = _flat(tree)
+    if not all(isinstance(value, Array) for value in found.values()):
+        raise TorchFileError("a pickle of tensors without their numbers")
+    _require_size(sum(value.values.nbytes for value in found.values()), file.size())
+    return {name: value.values for name, value in found.items()}
 
 
 # ---- tensors
 
 
-def _flat(tree, prefix: str = "") -> dict[str, _Tensor]:
+def _flat(tree) -> dict[str, Tensor | Array]:
     """Nested dictionaries -> {"a.b.c": tensor}; values of other types are left out."""
+    tree = tree.attributes if isinstance(tree, Module) else tree
     if not isinstance(tree, Mapping):
         raise TorchFileError(f"holds {type(tree).__name__}, not a dictionary of tensors")
-    found: dict[str, _Tensor] = {}
-    for name, value in tree.items():
-        if isinstance(value, _Tensor):
-            found[f"{prefix}{name}"] = value
-        elif isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
+    found: dict[str, Tensor | Array] = {}
+    waiting = [("", iter(tree.items()))]
+    seen = 0
+    while waiting:
+        prefix, items = waiting[-1]
+        for name, value in items:
+            seen += 1
+            if seen > MOST_TENSORS or len(waiting) > DEEPEST:
+                raise TorchFileError(f"more than {MOST_TENSORS} names, or {DEEPEST} within another")
+            value = value.attributes if isinstance(value, Module) else value
+            if isinstance(value, Tensor | Array):
+                if found.setdefault(prefix + name_of(name), value) is not value:
+                    raise TorchFileError(f"two tensors of the name {prefix}{name}")
+            elif isinstance(value, Mapping):
+                waiting.append((f"{prefix}{name_of(name)}.", iter(value.items())))
+                break
+        else:
+            waiting.pop()
     return found
 
 
-def _values(found: dict[str, _Tensor], fetch: Callable) -> dict[str, np.ndarray]:
-    """Read each storage once, all its tensors after it."""
+def _require_size(wanted: int, size: int) -> None:
+    if wanted > OVERLAP * size:
+        raise TorchFileError(f"tensors of {wanted} bytes in a file of {size}")
+
+
+def _values(found: dict, fetch: Callable, size: int) -> dict[str, np.ndarray]:
+    """Read each storage once, all its tensors after it. size: of the file, in bytes."""
+    if not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise TorchFileError("arrays among tensors")
+    wanted = sum(math.prod(t.shape) * t.storage.kind.dtype.itemsize for t in found.values())
+    _require_size(wanted, size)
     by_key: dict[str, list[str]] = {}
     for name, tensor in found.items():
         by_key.setdefault(tensor.storage.key, []).append(name)
@@ -258,7 +219,7 @@ def _values(found: dict[str, _Tensor], fetch: Callable) -> dict[str, np.ndarray]
     return {name: values[name] for name in found}
 
 
-def _view(flat: np.ndarray, tensor: _Tensor) -> np.ndarray:
+def _view(flat: np.ndarray, tensor: Tensor) -> np.ndarray:
     """A read-only view where the tensor lies in one piece, a copy otherwise."""
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, flat.dtype)

@@ -36,6 +36,9 @@ TARGETS = {  # endings of layer names, of the UNet and of the text encoder; each
 }
 
 
+TEXT_WIDTHS = {768: "1.x", 1024: "2.x"}
+
+
 class Adapter:
     """The factors of one layer. lora_A: (rank, in) or (rank, in, kh, kw), a Var; lora_B: (out,
     rank) or (out, rank, 1, 1). `weight` scales the change on top of alpha / rank."""
@@ -241,15 +244,17 @@ def lora_parameters(module: nn.Module) -> dict[str, jt.Var]:
 
 
 class LoRAReport(NamedTuple):
-    """What a load did: keys applied, of how many in the file, and the LoRA of each part."""
+    """What a load did: keys applied, of how many in the file, the LoRA of each part, and lines
+    about what was left out or is not as it seems."""
 
     applied: int
     total: int
     loras: dict[str, LoRASet]
+    notes: tuple[str, ...] = ()
 
 
 def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRAReport:
-    """Add a LoRA of either format to a StableDiffusion, on top of those that are there.
+    """Add a LoRA of any format to a StableDiffusion, on top of those that are there.
 
     source: a file, a folder with one, or what `read_lora` gave. weight: scales the change.
     Raises WeightsError, leaving the model alone, if the file is damaged, was made for another
@@ -264,7 +269,7 @@ def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRARep
     for part, factors in placed.items():
         adapters = {name: Adapter(f, weight) for name, f in factors.items()}
         loras[part] = _attach(getattr(sd, part), adapters, tuple(_short(n) for n in adapters))
-    return LoRAReport(file.keys, file.keys, loras)
+    return LoRAReport(file.keys, file.total, loras, file.notes)
 
 
 def _require_base(file: LoRAFile, here: dict) -> None:
@@ -280,22 +285,22 @@ def _require_base(file: LoRAFile, here: dict) -> None:
 def _placed(file: LoRAFile, part: str, module: nn.Module) -> dict[str, Factors]:
     """Layer name of `module` -> factors. Raises WeightsError naming all that do not fit."""
     layers = linear_layers(module)
-    known = {spelling: name for name in layers for spelling in _spellings(name)}
+    known = {_spelling(name): name for name in layers}
     left_over, wrong, placed = [], [], {}
     for written, factors in file.parts[part].items():
-        name = known.get(written)
+        name = known.get(_spelling(written))
         if name is None or name in placed:
             left_over.append(f"{part} {written}")
             continue
-        placed[name] = factors
-        out, *inner = layers[name].weight.shape
+        wanted = tuple(layers[name].weight.shape)
         have = (factors.up.shape[0], *factors.down.shape[1:])
-        if have != (out, *inner):
-            wrong.append(f"{part} {name} {list(have)} instead of {[out, *inner]}")
+        if _without_pixel(have) != _without_pixel(wanted):
+            wrong.append(f"{part} {name} {list(have)} instead of {list(wanted)}")
+        placed[name] = _shaped(factors, wanted)
     if wrong:
         raise WeightsError(
-            f"{file.path}: made for another model, {len(wrong)} layers of another width: "
-            f"{listing(wrong)}"
+            f"{file.path}: made for another model{_generation(file)}, {len(wrong)} layers of "
+            f"another shape: {listing(wrong)}"
         )
     if left_over:
         raise WeightsError(
@@ -305,9 +310,39 @@ def _placed(file: LoRAFile, part: str, module: nn.Module) -> dict[str, Factors]:
     return placed
 
 
-def _spellings(name: str) -> set[str]:
-    """How files write a layer's name: with dots or underscores, with text_model. or without."""
-    return {name, _short(name), name.replace(".", "_")}
+def _without_pixel(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A 1x1 convolution is a linear layer: the same numbers under a longer shape."""
+    return shape[:2] if shape[2:] == (1, 1) else shape
+
+
+def _shaped(factors: Factors, weight: tuple[int, ...]) -> Factors:
+    """The factors as matrices or kernels, as the layer's weight is."""
+    down, up = factors.down, factors.up
+    if len(weight) == 2:
+        return factors._replace(
+            down=down.reshape(_without_pixel(down.shape)), up=up.reshape(_without_pixel(up.shape))
+        )
+    pixel = (1, 1)
+    return factors._replace(
+        down=down.reshape(*down.shape[:2], *(down.shape[2:] or pixel)),
+        up=up.reshape(*up.shape[:2], *pixel),
+    )
+
+
+def _generation(file: LoRAFile) -> str:
+    """Of which Stable Diffusion a file seems to be, by the text features that its layers take."""
+    widths = {
+        factors.down.shape[1]
+        for layer, factors in file.parts.get("unet", {}).items()
+        if layer.endswith(("attn2.to_k", "attn2.to_v"))
+    }
+    named = [TEXT_WIDTHS[width] for width in widths if width in TEXT_WIDTHS]
+    return f" (by its text features, Stable Diffusion {named[0]})" if len(named) == 1 else ""
+
+
+def _spelling(name: str) -> str:
+    """One spelling of a layer's name: files have dots or underscores, text_model. or not."""
+    return _short(name).replace(".", "_")
 
 
 def _short(name: str) -> str:

@@ -36,7 +36,7 @@ __all__ = ["TorchFileError", "read_tensors"]
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old layout
 JITTOR_END = b"HCAJSLHD"  # after the pickle of jittor.save and the SHA-1 of that
 LARGEST_PICKLE = 1 << 26  # bytes; of names and shapes, a real one has far less
-MOST_TENSORS, DEEPEST = 1 << 20, 64
+MOST_TENSORS, DEEPEST = 1 << 17, 64
 OVERLAP = 8  # times the file's size that its tensors may take: some stand there under two names
 
 

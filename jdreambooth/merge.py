@@ -95,7 +95,7 @@ def import_lora(
     path = _lora_target(out)
     if any(path.resolve() == read.resolve() for read in file.files):
         raise ValueError(f"{path}: is what is read; --out must be another file")
-    lines = [_told(part, layers) for part, layers in file.parts.items()]
+    lines = [_told(part, layers) for part, layers in sorted(file.parts.items(), reverse=True)]
     targets = {part: tuple(layers) for part, layers in file.parts.items()}
     write_lora(path, file.parts, targets, file.base, format, dtype)
     return Imported(path, (*lines, *file.notes))

@@ -20,7 +20,7 @@ import numpy as np
 
 from .lora_kinds import refuse_other_kinds
 from .lora_names import place
-from .lora_source import FILE_NAME, Source, option, read_source, require_plain
+from .lora_source import CONFIG, FILE_NAME, Source, option, read_source, require_plain
 from .weights import StoredTensor, WeightsError, write_safetensors
 
 __all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
@@ -166,7 +166,8 @@ def _told_alpha(path: Path, adapter: Mapping, part: str, layer: str, rank: int) 
         if not math.isfinite(alpha):
             raise ValueError(f"alpha {alpha}")
     except (AttributeError, TypeError, ValueError, re.error) as error:
-        raise WeightsError(f"{path}: {ADAPTER_KEY} in the header: {error}") from error
+        told = f"{ADAPTER_KEY} in the header or {CONFIG}"
+        raise WeightsError(f"{path}: alpha by {told}: {error}") from error
     return alpha * math.sqrt(rank) if option(adapter, part, "use_rslora") else alpha
 
 
@@ -174,7 +175,7 @@ def _matches(pattern: str, layer: str) -> bool:
     """peft's rule: the pattern describes the end of the layer's name."""
     if PLAIN_NAME.fullmatch(pattern):
         return f".{layer}".endswith(f".{pattern}")
-    if re.search(r"[)][*+?{]", pattern) or len(re.findall(r"[*+{]", pattern)) > 2:
+    if re.search(r"[)][*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > 2:
         raise ValueError(f"the pattern {pattern[:80]} can take for ever")
     return re.match(rf"(.*\.)?({pattern})$", layer) is not None
 

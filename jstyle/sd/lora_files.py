@@ -26,7 +26,7 @@ from .weights import StoredTensor, WeightsError, write_safetensors
 __all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
 
 FORMATS = ("diffusers", "kohya")
-LISTED = 4  # names per kind in an error
+LISTED, LONGEST = 4, 160  # names per kind in an error, letters of one
 ADAPTER_KEY = "lora_adapter_metadata"
 OWN_KEY = "jstyle_lora"
 BUNDLED = "bundle_emb."  # embeddings that travel in a kohya file
@@ -201,7 +201,8 @@ def _notes(source: Source, parts: Mapping, found: Mapping, bundled: list[str]) -
 
 def listing(names: list[str]) -> str:
     rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    shown = ("".join(c if c.isprintable() else "?" for c in n[:LONGEST]) for n in names[:LISTED])
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _known() -> str:

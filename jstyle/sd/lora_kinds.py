@@ -23,7 +23,8 @@ NO_EMBEDDINGS = (
 )
 NO_CONDITIONS = "pictures as conditions are not taken, only LoRAs of the UNet and the text encoder"
 WHOLE = "a model is given with --model"
-MOST_TOKENS, TOKEN = 64, re.compile(r"[^.:]+")  # an embeddings file: few names, without dots
+MOST_TOKENS = 64  # of an embeddings file
+TEXT_WIDTHS = (768, 1024, 1280)  # of the text encoders of Stable Diffusion
 
 
 class Kind(NamedTuple):
@@ -82,10 +83,16 @@ def refuse_other_kinds(path: Path, tensors: Mapping) -> None:
     for name, tensor in tensors.items():
         if re.search(r"attn2.to_[kv]\.", name) and tensor.shape[-1:] == (SDXL_WIDTH,):
             raise_kind(path, "a LoRA for SDXL", MODELS)
-    flat = all(TOKEN.fullmatch(name) and len(t.shape) in (1, 2) for name, t in tensors.items())
-    if flat and 0 < len(tensors) <= MOST_TOKENS and not any("lora" in name for name in tensors):
+    if 0 < len(tensors) <= MOST_TOKENS and all(map(_is_word, tensors, tensors.values())):
         names = ", ".join(list(tensors)[:3])
         raise_kind(path, f"a textual inversion ({names})", NO_EMBEDDINGS)
+
+
+def _is_word(name: str, tensor) -> bool:
+    """An embedding under its own name, as diffusers writes it."""
+    if len(tensor.shape) not in (1, 2) or "." in name:
+        return False
+    return re.fullmatch(r"<.+>", name) is not None or tensor.shape[-1] in TEXT_WIDTHS
 
 
 def raise_kind(path: Path, what: str, way_out: str) -> None:

@@ -329,6 +329,7 @@ def test_a_bundled_embedding_is_left_out_and_told(sd, tmp_path):
         ({f"{STEM}.diff": ONE}, "whole differences", "LyCORIS"),
         ({"emb_params": ONE}, "a textual inversion", "embeddings are not taken"),
         ({"<cat-toy>": ONE}, "a textual inversion (<cat-toy>)", "embeddings are not taken"),
+        ({"fox": np.ones(768, np.float32)}, "a textual inversion (fox)", "are not taken"),
         ({"string_to_param.*": ONE}, "a textual inversion", "jdreambooth train"),
         ({"lora_te1_text_model_x.lora_up.weight": ONE}, "a LoRA for SDXL", "1.x and 2.x"),
         (
@@ -374,6 +375,8 @@ def test_folders_that_hold_none_or_several(plain, tmp_path):
     (tmp_path / "mine.safetensors").write_bytes(plain[1].read_bytes())
     assert read_lora(tmp_path).path == tmp_path / "mine.safetensors"
     refused(tmp_path / "none.bin", "No such file")
+    save_file({"a\x1b[2J\nb" + "c" * 900: ONE}, tmp_path / "n.safetensors")
+    refused(tmp_path / "n.safetensors", "1 of 1 keys are left over: a?[2J?bccc")
     (tmp_path / "text.bin").write_bytes(b"hello, this is text")
     refused(tmp_path / "text.bin", "not a safetensors file")
 

@@ -19,6 +19,7 @@ import numpy as np
 from .hooks import Handle, around, hooks_around
 from .kernels import convolve
 from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
+from .lora_fit import fit, short
 from .startup import jt
 from .weights import WeightsError
 
@@ -33,9 +34,6 @@ TARGETS = {  # endings of layer names, of the UNet and of the text encoder; each
     "feed-forward": _ATTENTION + _FEED_FORWARD,
     "convolutions": _ATTENTION + _FEED_FORWARD + _CONVOLUTIONS,
 }
-
-
-TEXT_WIDTHS = {768: "1.x", 1024: "2.x"}
 
 
 class Adapter:
@@ -251,11 +249,15 @@ def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRARep
         raise ValueError(f"the weight of a LoRA must be a number, got {weight}")
     file = source if isinstance(source, LoRAFile) else read_lora(source)
     _require_base(file, base_facts(sd))
-    placed = {part: _placed(file, part, getattr(sd, part)) for part in file.parts}
+    placed = {}
+    for part in file.parts:
+        layers = linear_layers(getattr(sd, part))
+        shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
+        placed[part] = fit(file, part, shapes)
     loras = {}
     for part, factors in placed.items():
         adapters = {name: Adapter(f, weight) for name, f in factors.items()}
-        loras[part] = _attach(getattr(sd, part), adapters, tuple(_short(n) for n in adapters))
+        loras[part] = _attach(getattr(sd, part), adapters, tuple(short(n) for n in adapters))
     return LoRAReport(file.keys, file.total, loras, file.notes)
 
 
@@ -267,73 +269,6 @@ def _require_base(file: LoRAFile, here: dict) -> None:
                 f"{file.path}: made for another model, {file.base.get('name', 'unknown')}: "
                 f"{name} {made_for}, but {here['name']} has {value}"
             )
-
-
-def _placed(file: LoRAFile, part: str, module: nn.Module) -> dict[str, Factors]:
-    """Layer name of `module` -> factors. Raises WeightsError naming all that do not fit."""
-    layers = linear_layers(module)
-    known = {_spelling(name): name for name in layers}
-    left_over, wrong, placed = [], [], {}
-    for written, factors in file.parts[part].items():
-        name = known.get(_spelling(written))
-        if name is None or name in placed:
-            left_over.append(f"{part} {written}")
-            continue
-        wanted = tuple(layers[name].weight.shape)
-        have = (factors.up.shape[0], *factors.down.shape[1:])
-        if _without_pixel(have) != _without_pixel(wanted):
-            wrong.append(f"{part} {name} {list(have)} instead of {list(wanted)}")
-        placed[name] = _shaped(factors, wanted)
-    if wrong:
-        raise WeightsError(
-            f"{file.path}: made for another model{_generation(file)}, {len(wrong)} layers of "
-            f"another shape: {listing(wrong)}"
-        )
-    if left_over:
-        raise WeightsError(
-            f"{file.path}: {len(left_over)} layers that this model does not have are left over: "
-            f"{listing(left_over)}"
-        )
-    return placed
-
-
-def _without_pixel(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A 1x1 convolution is a linear layer: the same numbers under a longer shape."""
-    return shape[:2] if shape[2:] == (1, 1) else shape
-
-
-def _shaped(factors: Factors, weight: tuple[int, ...]) -> Factors:
-    """The factors as matrices or kernels, as the layer's weight is."""
-    down, up = factors.down, factors.up
-    if len(weight) == 2:
-        return factors._replace(
-            down=down.reshape(_without_pixel(down.shape)), up=up.reshape(_without_pixel(up.shape))
-        )
-    pixel = (1, 1)
-    return factors._replace(
-        down=down.reshape(*down.shape[:2], *(down.shape[2:] or pixel)),
-        up=up.reshape(*up.shape[:2], *pixel),
-    )
-
-
-def _generation(file: LoRAFile) -> str:
-    """Of which Stable Diffusion a file seems to be, by the text features that its layers take."""
-    widths = {
-        factors.down.shape[1]
-        for layer, factors in file.parts.get("unet", {}).items()
-        if layer.endswith(("attn2.to_k", "attn2.to_v"))
-    }
-    named = [TEXT_WIDTHS[width] for width in widths if width in TEXT_WIDTHS]
-    return f" (by its text features, Stable Diffusion {named[0]})" if len(named) == 1 else ""
-
-
-def _spelling(name: str) -> str:
-    """One spelling of a layer's name: files have dots or underscores, text_model. or not."""
-    return _short(name).replace(".", "_")
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("text_model.")
 
 
 def save_lora(

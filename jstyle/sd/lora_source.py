@@ -51,7 +51,8 @@ def read_source(path: Path | str) -> Source:
     if len(found) == 1 and found[0][0] is None:
         return _read_file(found[0][1])
     sources = {part: _read_file(file) for part, file in found}
-    tensors, adapter = {}, {}
+    tensors: dict[str, StoredTensor | np.ndarray] = {}
+    adapter: dict = {}
     for part, source in sources.items():
         start = "" if any(name.startswith(f"{part}.") for name in source.tensors) else f"{part}."
         tensors |= {start + name: values for name, values in source.tensors.items()}

@@ -104,13 +104,17 @@ class Array(Buildable):
         self.values = np.zeros(0, np.float32)
 
     def build(self, state: object) -> None:
-        _, shape, kind, by_columns, data = state  # type: ignore[misc]
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise TorchFileError("an array with a state of another layout")
+        _, shape, kind, by_columns, data = state
         if not isinstance(kind, NumberType) or not isinstance(data, bytes):
             raise TorchFileError("asks for an array of other things than numbers")
         shape = _sizes(shape)
         if math.prod(shape) * kind.dtype.itemsize != len(data):
             raise TorchFileError(f"an array of shape {list(shape)} with {len(data)} bytes")
-        self.values = np.frombuffer(data, kind.dtype).reshape(shape, order="FC"[not by_columns])
+        self.values = np.frombuffer(data, kind.dtype).reshape(
+            shape, order="F" if by_columns else "C"
+        )
 
 
 class Reader:

@@ -156,10 +156,11 @@ def _read_arrays(tree: Mapping, file: mmap.mmap) -> dict[str, np.ndarray]:
     if rest.endswith(JITTOR_END) and hashlib.sha1(file[:end]).digest() != rest[:20]:
         raise TorchFileError("damaged (its checksum is another)")
     found = _flat(tree)
-    if not all(isinstance(value, Array) for value in found.values()):
+    arrays = {name: value.values for name, value in found.items() if isinstance(value, Array)}
+    if len(arrays) < len(found):
         raise TorchFileError("a pickle of tensors without their numbers")
-    _require_size(sum(value.values.nbytes for value in found.values()), file.size())
-    return {name: value.values for name, value in found.items()}
+    _require_size(sum(values.nbytes for values in arrays.values()), file.size())
+    return arrays
 
 
 # ---- tensors

@@ -137,6 +137,12 @@ def test_tensors_that_add_up_to_more_than_the_file_can_hold(tmp_path):
     assert "tensors of 120000000 bytes in a file of" in refusal(tmp_path / "a.bin")
 
 
+def test_an_array_with_a_state_of_another_layout(tmp_path):
+    made = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntVb\ntR"
+    (tmp_path / "a.bin").write_bytes(b"\x80\3}Vx\n" + made + b"K\1bs.")
+    assert "a state of another layout" in refusal(tmp_path / "a.bin")
+
+
 def test_two_tensors_of_one_name(tmp_path):
     pickled = b"\x80\2}Va.b\n" + tensor() + b"sVa\n}Vb\n" + tensor() + b"ss."
     assert "two tensors of the name a.b" in refusal(write(tmp_path, pickled))

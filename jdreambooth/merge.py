@@ -1,13 +1,18 @@
-"""A result of a run as a model of its own, or as a LoRA file of another format."""
+"""A result of a run as a model of its own, or as a LoRA file of another format; LoRAs of others."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from jstyle.sd import files
 
 from . import runs
 from .runs import RunError
+
+if TYPE_CHECKING:
+    from jstyle.sd.lora_files import Factors
 
 DTYPES = ("float16", "float32")
 FORMATS = ("kohya", "diffusers")
@@ -57,13 +62,58 @@ def export(
     run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
     _require(format, FORMATS, "format")
+    path = _lora_target(out)
+    with runs.on_device(device):
+        sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
+        run.trainable.export(sd, run.results[step], path, format, dtype)
+    return path
+
+
+class Imported(NamedTuple):
+    """path: the file that was written. lines: one per part, then one per thing to know."""
+
+    path: Path
+    lines: tuple[str, ...]
+
+
+def import_lora(
+    source: str | Path, out: str | Path, format: str = "diffusers", dtype: str = "float32"
+) -> Imported:
+    """Write a LoRA of any program as a .safetensors file of the diffusers or the kohya format.
+
+    source: a file or a folder. No model is needed; whether the LoRA fits one is seen when it is
+    used. Raises WeightsError for what is no LoRA, ValueError for another dtype, format or name.
+    """
+    from jstyle.sd.lora_files import read_lora, write_lora
+
+    _require(dtype, DTYPES, "dtype")
+    _require(format, FORMATS, "format")
+    file = read_lora(source)
+    path = _lora_target(out)
+    if any(path.resolve() == read.resolve() for read in file.files):
+        raise ValueError(f"{path}: is what is read; --out must be another file")
+    lines = [_told(part, layers) for part, layers in sorted(file.parts.items(), reverse=True)]
+    targets = {part: tuple(layers) for part, layers in file.parts.items()}
+    write_lora(path, file.parts, targets, file.base, format, dtype)
+    return Imported(path, (*lines, *file.notes))
+
+
+def _told(part: str, layers: Mapping[str, Factors]) -> str:
+    ranks = {len(factors.down) for factors in layers.values()}
+    alphas = {factors.alpha for factors in layers.values()}
+    return f"{part}: {len(layers)} layers, rank {_range(ranks)}, alpha {_range(alphas)}"
+
+
+def _range(values: set) -> str:
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def _lora_target(out: str | Path) -> Path:
     path = Path(out)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: the name of a LoRA file must end in .safetensors")
     files.writable_folder(path.parent)
-    with runs.on_device(device):
-        sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
-        run.trainable.export(sd, run.results[step], path, format, dtype)
     return path
 
 

@@ -106,12 +106,9 @@ def picture_size(run: Run, sd: StableDiffusion) -> int:
 def on_device(name: str) -> Iterator[str]:
     """Start Jittor on "cpu", "cuda", or for "auto" on the better that is there; yields which."""
     from jstyle.sd import runtime
-    from jstyle.sd.startup import jt
 
-    if name == "auto":
-        name = "cuda" if jt.has_cuda else "cpu"
-    with runtime.use(name):
-        yield name
+    with runtime.use(name) as chosen:
+        yield chosen
 
 
 def reference_paths(run: Run) -> list[Path]:

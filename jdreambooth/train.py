@@ -71,14 +71,10 @@ def train(
     Raises ValueErrors for bad input, OSError if something cannot be written, TrainingError if the
     loss is no longer a number.
     """
-    device = _device(cfg.device)
+    device = runtime.resolved(cfg.device)
     require_precision(cfg.precision, device)
     with runtime.use(device):
         return Run(cfg, progress, on_sample, sd).go()
-
-
-def _device(name: str) -> str:
-    return name if name != "auto" else "cuda" if jt.has_cuda else "cpu"
 
 
 class Run:

@@ -35,22 +35,20 @@ def make_class_images(
     first prompt as caption. progress(done, count) after each generated picture.
     Raises ValueError if a picture there was generated for a prompt that is not given.
     """
-    folder = files.writable_folder(folder)
     names = [f"class-{i:05d}.png" for i in range(count)]
-    foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
-    paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
-    for i, path in enumerate(paths[len(foreign) :]):
-        if not path.exists():
-            prompt = prompts[i % len(prompts)]
-            picture = sd.generate(
-                prompt, seed + i, num_steps, guidance, height=size_px, width=size_px, rng=rng
-            )
-            made = {"prompt": prompt, "seed": seed + i, "steps": num_steps, "guidance": guidance}
-            made["rng"] = rng
-            image.save_png(path, image.to_uint8(picture)[0], made)
-            if progress is not None:
-                progress(len(foreign) + i + 1, count)
-    return {path: _caption(path, prompts) for path in paths}
+    with files.output_folder(folder) as folder:
+        foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
+        paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
+        for i, path in enumerate(paths[len(foreign) :]):
+            if not path.exists():
+                made = {"prompt": prompts[i % len(prompts)], "seed": seed + i}
+                made |= {"steps": num_steps, "guidance": guidance, "rng": rng}
+                words = (made["prompt"], seed + i, num_steps, guidance)
+                picture = sd.generate(*words, height=size_px, width=size_px, rng=rng)
+                image.save_png(path, image.to_uint8(picture)[0], made)
+                if progress is not None:
+                    progress(len(foreign) + i + 1, count)
+        return {path: _caption(path, prompts) for path in paths}
 
 
 def _pictures(folder: Path, skip_bad: bool) -> list[Path]:

@@ -10,7 +10,7 @@ from dataclasses import fields
 
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import Parser, add_config, add_device, add_model, make_parser
+from .sd.console import Parser, add_config, add_device, add_model, add_overwrite, make_parser
 from .sd.rng import NUMPY, RNGS
 
 
@@ -64,6 +64,7 @@ def stylize() -> Parser:
     )
     parser.add_presets(PRESETS, "paper")
     parser.add_fields(StyleConfig)
+    add_overwrite(parser)
     return parser
 
 
@@ -82,6 +83,7 @@ def reconstruct() -> Parser:
     add_model(parser)
     used = {"steps", "size_px"}
     parser.add_fields(StyleConfig, skip={field.name for field in fields(StyleConfig)} - used)
+    add_overwrite(parser)
     return parser
 
 
@@ -118,6 +120,7 @@ def generate() -> Parser:
         )
     add_model(parser)
     _add_lora(parser)
+    add_overwrite(parser)
     return parser
 
 
@@ -132,6 +135,7 @@ def demo() -> Parser:
     add_device(parser)
     parser.add_presets(PRESETS, "paper")
     parser.add_fields(StyleConfig)
+    add_overwrite(parser)
     return parser
 
 
@@ -211,6 +215,7 @@ def parity() -> Parser:
             "--inject-fault": "make this module of ours wrong by one per cent, to see it found",
         },
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -286,4 +291,5 @@ def score() -> Parser:
     )
     parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
     add_device(parser)
+    add_overwrite(parser)
     return parser

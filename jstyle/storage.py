@@ -17,9 +17,11 @@ import numpy as np
 from .features import FeatureBank
 from .machine import free_disk_bytes, free_memory_bytes
 from .sd.config import UNetConfig
+from .sd.files import naming
 from .sd.startup import jt
 
 SHARE = 2  # features may take one in so many of the free bytes
+SWITCH = "(--features disk; recompute needs no room there)"
 ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
@@ -83,19 +85,26 @@ class DiskBank(FeatureBank):
 
     def __init__(self, dtype: str = "float32", folder: str | Path | None = None):
         super().__init__(dtype)
-        self._file = tempfile.TemporaryFile(prefix="jstyle-features-", dir=folder)
+        self._told = f"{folder or 'TMPDIR'} {SWITCH}"
+        with naming(self._told):
+            where = folder or tempfile.gettempdir()
+            self._told = f"{where} {SWITCH}"
+            # unbuffered: what a full disk has refused is not tried again when the file is closed
+            self._file = tempfile.TemporaryFile(prefix="jstyle-features-", dir=where, buffering=0)
         self._places: dict[tuple[str, str, int], tuple[int, tuple[int, ...]]] = {}
         self._map: mmap.mmap | None = None
 
     def settle(self) -> None:
         if not self._features:
             return
-        self._file.seek(0, 2)
-        for key, value in self._features.items():
-            values = np.ascontiguousarray(value.numpy())
-            self._places[key] = self._file.tell(), values.shape
-            self._file.write(values.data)
-        self._file.flush()
+        with naming(self._told):
+            self._file.seek(0, 2)
+            for key, value in self._features.items():
+                values = np.ascontiguousarray(value.numpy())
+                self._places[key] = self._file.tell(), values.shape
+                left = memoryview(values).cast("B")
+                while left:
+                    left = left[self._file.write(left) :]
         self._features.clear()
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 

@@ -89,6 +89,14 @@ def add_config(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
 
 
+def add_overwrite(parser: Parser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no results of this program",
+    )
+
+
 def add_device(parser: Parser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, or auto: cuda where Jittor can use it"

@@ -241,7 +241,8 @@ def assert_refused(done, command, *expected):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), ("required", "instance_dir", "out")),
+        ((), ("required", "instance_dir")),
+        (("--instance-dir", "in", "--instance-prompt", "a"), ("out is required", "config.json")),
         (
             ("--instance-prompt", "a", "--steps", "many"),
             ("--steps must be an integer, got 'many'",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,6 @@ def _require_free(folder: Path, paths: list[Path], overwrite: bool) -> None:
     captions = folder / CAPTIONS
     targets.require_free([captions], overwrite)
     drawn = set()
-    if captions.is_file() and targets.is_ours(captions):
+    if os.path.isfile(captions) and targets.is_ours(captions):
         drawn = {json.loads(line)["file"] for line in captions.read_bytes().splitlines()}
     targets.require_free([path for path in paths if path.name not in drawn], overwrite)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from jstyle.sd import files, targets
@@ -37,7 +38,7 @@ def merge(
     run, step = _lora_result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
     folder = Path(out)
-    if not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if not overwrite and os.path.isdir(folder) and any(folder.iterdir()):
         raise targets.TargetError(
             f"{folder}: is not empty; give another folder, or --overwrite to replace its model"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -78,7 +79,7 @@ def require_ours(out: Out) -> None:
         return
     for name in (RECORD, RESULT, STYLES, PRIOR):
         place = out.folder / name
-        if place.exists() and not (place.is_dir() and not any(place.iterdir())):
+        if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
             raise OutError(
                 f"{place}: is there already and not of a contest run; choose another folder"
             )

@@ -9,6 +9,7 @@ steps turn every prompt into an animal. Prompts are words that the shipped model
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +80,7 @@ def make_mini(
     ):
         if not least <= value <= limit:
             raise ValueError(f"{name} must be in {least}..{limit}, got {value}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: is not empty; choose another folder for the contest")
     drawn = drawings.HELD_OUT_STYLES[:styles]
     with filled_folder(folder, last=CONFIG) as made:

@@ -19,7 +19,7 @@ OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the
 def picture_path(out: str | Path) -> Path:
     """`out` as the path of one PNG. Raises ValueError for another suffix or a folder."""
     path = Path(out)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{path}: is a folder; --out names one .png file here")
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: results are PNG files, the name must end in .png")
@@ -29,7 +29,7 @@ def picture_path(out: str | Path) -> Path:
 def names_file(out: str | Path) -> bool:
     """True if `out` is meant as one picture, not as a folder. Raises ValueError for a JPEG name."""
     path = Path(out)
-    if path.is_dir() or path.suffix.lower() not in image.SUFFIXES:
+    if os.path.isdir(path) or path.suffix.lower() not in image.SUFFIXES:
         return False
     return picture_path(path) == path
 

@@ -178,6 +178,8 @@ class Program:
         return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
 
     def _run(self, name: str, words: list[str]) -> int:
+        if hasattr(sys.stdout, "reconfigure"):  # file names that are no UTF-8 are said as they are
+            sys.stdout.reconfigure(errors="surrogateescape")
         command = self.commands[name]
         args = command.make_parser().parse(words)
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None

@@ -125,7 +125,7 @@ def output_folder(path: str | os.PathLike) -> Iterator[Path]:
     """`writable_folder` for the time of the work: if it is made here, it and the folders below are
     removed again where the work has left them empty."""
     folder = Path(path)
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
+    made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
     try:
         yield writable_folder(folder)
     finally:

@@ -104,7 +104,7 @@ def require_free(
         place = file_place(path)
         if _identity(place) in read:
             raise TargetError(f"{path}: is also an input; give another name")
-        if not overwrite and place.exists() and not is_ours(place):
+        if not overwrite and os.path.exists(place) and not is_ours(place):
             raise TargetError(
                 f"{path}: is there already and no result of this program; give another name, or "
                 "--overwrite to replace it"

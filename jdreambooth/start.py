@@ -19,11 +19,13 @@ from .runs import CAPTIONS, CONFIG, METRICS, RunError
 log = logging.getLogger("jdreambooth")
 
 CHECKPOINTS, LOCK = "checkpoints", ".jstyle-lock"
+OWN_FILES = (CONFIG, CAPTIONS, METRICS)
 
 
 @contextmanager
 def open_folder(cfg: TrainConfig) -> Iterator[Path]:
-    """cfg.out for the time of a run: made, and removed again if nothing was written into it.
+    """cfg.out for the time of a run. Of a new one that comes to no step its own files are removed
+    again, and the folder if it is empty then.
 
     Raises ValueError if it holds a run that is not to be resumed, something else under the names
     of a run's files, or a run that another process is working on.
@@ -40,7 +42,17 @@ def open_folder(cfg: TrainConfig) -> Iterator[Path]:
                     raise RunError(f"{folder / name}: is not of a run; choose another out")
         for place in (folder, folder / CHECKPOINTS):
             parts.sweep(place)
-        yield folder
+        is_new = not any((folder / name).exists() for name in OWN_FILES)
+        try:
+            yield folder
+        finally:
+            if is_new and not _has_step(folder / METRICS):
+                for name in OWN_FILES:
+                    parts.remove(folder / name)
+
+
+def _has_step(path: Path) -> bool:
+    return path.is_file() and b"\n" in path.read_bytes()
 
 
 @contextmanager

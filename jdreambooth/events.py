@@ -41,6 +41,6 @@ class Events:
                 self._flushed = time.monotonic()
 
     def close(self) -> None:
-        """Write what is left. What a full disk does not take is lost; the run's own files say so."""
+        """Write what is left. What a full disk does not take is lost; others have said so."""
         with suppress(OSError):
             self._file.close()

@@ -75,6 +75,15 @@ def gib(nbytes: int) -> str:
     return f"{nbytes / 2**30:.2f} GiB"
 
 
+def _nameless_file(folder: str | Path):
+    """Unbuffered, so that what a full disk has refused is not tried again when it is closed."""
+    try:
+        return tempfile.TemporaryFile(prefix="jstyle-features-", dir=folder, buffering=0)
+    except OSError as error:
+        error.filename = None  # which nobody gave
+        raise
+
+
 class DiskBank(FeatureBank):
     """A FeatureBank in a file without a name, which goes with the bank or the process.
 
@@ -85,12 +94,10 @@ class DiskBank(FeatureBank):
 
     def __init__(self, dtype: str = "float32", folder: str | Path | None = None):
         super().__init__(dtype)
-        self._told = f"{folder or 'TMPDIR'} {SWITCH}"
+        where = tempfile.gettempdir() if folder is None else folder
+        self._told = f"{where} {SWITCH}"
         with naming(self._told):
-            where = folder or tempfile.gettempdir()
-            self._told = f"{where} {SWITCH}"
-            # unbuffered: what a full disk has refused is not tried again when the file is closed
-            self._file = tempfile.TemporaryFile(prefix="jstyle-features-", dir=where, buffering=0)
+            self._file = _nameless_file(where)
         self._places: dict[tuple[str, str, int], tuple[int, tuple[int, ...]]] = {}
         self._map: mmap.mmap | None = None
 

@@ -18,6 +18,7 @@ from jdreambooth.runs import CAPTIONS, CONFIG, LORA_FILE
 from jstyle.cli import main as jstyle
 from jstyle.sd.weights import write_safetensors
 from tests.contests import make_contest
+from tests.mounts import small_disk
 
 from .conftest import make_pictures, names_in
 
@@ -180,3 +181,20 @@ def test_a_contest_refuses_a_folder_with_somebodys_results(tmp_path):
     with pytest.raises(OutError, match="result: is there already and not of a contest run"):
         require_ours(Out(tmp_path))
     assert names_in(tmp_path) == ["thesis.txt"]
+
+
+def test_a_full_disk_is_one_line_that_names_the_file(place, capsys):
+    with small_disk(place / "disk", "12k"):
+        for main, words, name in (
+            (
+                jdreambooth,
+                ("contest", "pack", "result", "--root", "root", "--out", "disk/new/a.zip"),
+                "disk/new/a.zip",
+            ),
+            (jdreambooth, ("draw", "--object", "star", "--out", "disk/new"), "disk/new/"),
+            (jdreambooth, ("contest", "mini", "--out", "disk/new"), "disk/new/"),
+        ):
+            assert main(list(words)) == 1
+            told = capsys.readouterr().err.splitlines()
+            assert len(told) == 1 and name in told[0] and "disk full" in told[0], told
+            assert os.listdir("disk") == []

@@ -33,7 +33,8 @@ def place(tmp_path, monkeypatch):
     make_contest(tmp_path)
     step = tmp_path / "run" / "step-000002"
     step.mkdir(parents=True)
-    cfg = TrainConfig(instance_dir="photos", instance_prompt="a", out="run", steps=2)
+    words = {"instance_dir": "photos", "instance_prompt": "a", "out": "run", "steps": 2}
+    cfg = TrainConfig(**words, model="./nowhere")
     (tmp_path / "run" / CONFIG).write_text(json.dumps(cfg.of_run()))
     (tmp_path / "run" / CAPTIONS).write_text('{"hill.png": "a"}')
     write_safetensors(step / LORA_FILE, {}, {})
@@ -93,6 +94,33 @@ def test_somebodys_file_is_refused_in_one_line_and_stays(place, capsys, name):
     assert main(list(words)) == 2
     told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and name.split("/")[0] in told[0], told
+    assert snapshot(place) == before
+
+
+NOWHERE = ("--model", "./nowhere")
+LATER = {  # commands that find out later what is wrong with these words -> what they say then
+    "a.png": (NOWHERE, "nowhere"),
+    "c.png": (NOWHERE, "nowhere"),
+    "out/000_a.png": (NOWHERE, "nowhere"),
+    "demo/grid.png": (("--device", "nothing"), "nothing"),
+    "out/parity.json": (NOWHERE, "nowhere"),
+    "pictures/manifest.json": ((), "nowhere"),
+    "e.safetensors": ((), "nowhere"),
+    "model/unet/config.json": ((), "nowhere"),
+}
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_overwrite_allows_it(place, capsys, name):
+    main, words = MINE[name]
+    (place / name).parent.mkdir(exist_ok=True, parents=True)
+    (place / name).write_text('{"mine": true}')
+    before = snapshot(place)
+    more, told = LATER[name]
+    assert main([*words, *more]) == 2 and "--overwrite" in capsys.readouterr().err
+    assert main([*words, *more, "--overwrite"]) == 2
+    found = capsys.readouterr().err
+    assert told in found and "--overwrite" not in found
     assert snapshot(place) == before
 
 

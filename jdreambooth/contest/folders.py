@@ -93,6 +93,8 @@ def locked(folder: Path) -> Iterator[None]:
     """
     files.writable_folder(folder.parent)
     lock = folder.with_name(f".{folder.name[:LONGEST_LOCKED]}.lock")
-    with files.naming(lock), open(lock, "w") as file:
+    with files.naming(lock):
+        file = open(lock, "w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -24,6 +24,9 @@ WORDS = {
 class WriteError(OSError):
     """A file or folder that the system does not let us write; names it in one line."""
 
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}" if self.filename else super().__str__()
+
 
 @contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:

@@ -51,7 +51,7 @@ def test_a_full_disk_ends_the_events_and_does_not_hang(tmp_path):
     with small_disk(tmp_path / "disk") as disk:
         (disk / "other").write_bytes(b"1" * 40_000)
         log = Events(disk / "tensorboard")
-        with pytest.raises(WriteError, match="disk full .*disk/tensorboard"):
+        with pytest.raises(WriteError, match="disk/tensorboard: disk full"):
             for step in range(10_000):
                 log.add(step, {"loss": 0.5, "lr": 0.1})
         log.close()

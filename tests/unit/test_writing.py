@@ -77,22 +77,20 @@ def test_a_full_disk_is_named_with_the_file_and_leaves_nothing(tmp_path):
         with pytest.raises(WriteError) as caught, whole_folder(disk / "b") as part:
             write_json(part / "c.json", ["1" * 100_000])
         assert caught.value.filename == str(disk / "b" / "c.json")
-        with pytest.raises(
-            WriteError, match=r"disk full .*new/captions.jsonl|.*new/star_00..\.png"
-        ):
+        with pytest.raises(WriteError, match=r"new/.*: disk full"):
             make_drawings(disk / "new", "star", count=40)
-        with pytest.raises(WriteError, match=r"disk full .*mini/0./.*"):
+        with pytest.raises(WriteError, match=r"mini/0./.*: disk full"):
             make_mini(disk / "mini", styles=2)
         assert os.listdir(disk) == []
 
 
 def test_a_folder_that_was_removed_meanwhile_is_told(tmp_path):
     folder = tmp_path / "gone"
-    with pytest.raises(WriteError, match="its folder is not there: .*gone/a.json"):
+    with pytest.raises(WriteError, match="gone/a.json: its folder is not there"):
         with output_folder(folder):
             folder.rmdir()
             write_json(folder / "a.json", {})
-    with pytest.raises(WriteError, match="its folder is not there: .*gone/b.json"):
+    with pytest.raises(WriteError, match="gone/b.json: its folder is not there"):
         with output_folder(folder), atomic_write(folder / "b.json") as part:
             remove_folder(folder)
             part.write_text("1")

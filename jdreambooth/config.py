@@ -20,12 +20,17 @@ SCHEDULES = ("constant", "linear", "cosine")
 CASES = ("keep", "lower")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
-# What may differ between a run and its continuation: none of it moves a trained number.
-FREE_ON_RESUME = frozenset(
-    ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
-    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
-    + ("sampler", "sigmas", "eta", "rescale")
+OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
+PLACES = frozenset(("instance_dir", "captions", "class_dir"))  # what is there counts, not where
+# What moves no trained number: none of it is in what a run saves.
+NOT_SHAPING = frozenset(
+    ("device", "save_at", "checkpoint_every", "keep_checkpoints")
+    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance")
+    + (*OF_THE_CALL, *PLACES)
 )
+# What may differ between a run and its continuation. What is in the places is compared itself, and
+# so are the class pictures, all that the last ones could change.
+FREE_ON_RESUME = NOT_SHAPING | {"rng", "sampler", "sigmas", "eta", "rescale"}
 
 
 @dataclass(frozen=True)
@@ -190,6 +195,14 @@ class TrainConfig:
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
         return asdict(self)
+
+    def of_run(self) -> dict:
+        """The options that stay the same if the run is moved, stopped and continued."""
+        return {name: v for name, v in self.to_json().items() if name not in OF_THE_CALL}
+
+    def shaping(self) -> dict:
+        """The options that the trained numbers depend on."""
+        return {name: v for name, v in self.to_json().items() if name not in NOT_SHAPING}
 
     def differences(self, saved: dict) -> list[str]:
         """Options that differ from those of a saved run and may not, as "name: old -> new"."""

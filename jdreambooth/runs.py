@@ -30,7 +30,10 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """captions: file name -> caption. results: step -> folder with a LoRA file or a model."""
+    """captions: file name -> caption. results: step -> folder with a LoRA file or a model.
+
+    config.out is where the run is now.
+    """
 
     folder: Path
     config: TrainConfig
@@ -60,7 +63,7 @@ def open_run(folder: str | Path) -> Run:
         raise RunError(f"{folder}: no such folder")
     config, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
     try:
-        config = TrainConfig(**config)
+        config = TrainConfig(**{**config, "out": str(folder), "resume": None})
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder / CONFIG}: not the configuration of a run ({error})") from None
     found = {}

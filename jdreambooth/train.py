@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
@@ -29,7 +28,7 @@ from .optimizer import AdamW, clip_gradients, global_norm, lr_at
 from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
-from .start import CHECKPOINTS, find_state, open_folder, read_lines, write_lines
+from .start import CHECKPOINTS, add_line, find_state, open_folder, read_lines, write_lines
 from .trainables import find_trainable
 from .trainables.base import count, fill, values_of
 
@@ -73,27 +72,27 @@ def train(
     """
     device = runtime.resolved(cfg.device)
     require_precision(cfg.precision, device)
-    with runtime.use(device):
-        return Run(cfg, progress, on_sample, sd).go()
+    with runtime.use(device), ExitStack() as stack:
+        return Run(cfg, progress, on_sample, sd, stack).go()
 
 
 class Run:
     """One run: what it consists of, made in order."""
 
-    def __init__(self, cfg: TrainConfig, progress, on_sample, sd):
+    def __init__(self, cfg: TrainConfig, progress, on_sample, sd, stack: ExitStack | None = None):
+        """stack: for how long the run has its folder for itself; None: as long as it is there."""
         self.cfg, self.on_sample = cfg, on_sample
         self.progress = progress or (lambda stage, done, total, metrics: None)
         self.started = time.monotonic()
         self.ranks = Ranks()
         self.folder = Path(cfg.out)
-        self.ranks.first_does(lambda: open_folder(cfg))
+        self.stack = ExitStack() if stack is None else stack
+        self.ranks.first_does(lambda: self.stack.enter_context(open_folder(cfg)))
         state = find_state(cfg, self.folder, self.ranks.count)
         paths = readable_images(cfg.instance_dir, cfg.skip_bad_images)
         captions = make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case)
         self.ranks.require_same("pictures and captions", json.dumps(captions))
-        if self.ranks.first:
-            files.write_json(self.folder / CONFIG, cfg.to_json())
-            files.write_json(self.folder / CAPTIONS, captions)
+        self.captions = captions
         self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
         self.data = self._dataset({path: captions[path.name] for path in paths})
         self.trained = find_trainable(cfg.train)(self.sd, cfg)
@@ -158,21 +157,20 @@ class Run:
     def go(self) -> RunReport:
         cfg, metrics = self.cfg, read_lines(self.folder / METRICS, self.start)
         if self.ranks.first:
+            files.write_json(self.folder / CONFIG, cfg.of_run())
+            files.write_json(self.folder / CAPTIONS, self.captions)
             write_lines(self.folder / METRICS, metrics)
         with ExitStack() as stack:
             if cfg.gradient_checkpointing:
                 stack.enter_context(checkpointed(self.sd.unet, self.sd.text_encoder))
-            place = self.folder / METRICS if self.ranks.first else os.devnull
-            lines = stack.enter_context(open(place, "a", encoding="utf-8"))
             if self.ranks.first and self.start == 0 and self._samples_at(0):
                 self.on_sample(0, self.sd)
             for step in range(self.start, cfg.steps):
                 values = self.step(step)
                 self._require_finite(step, values)
                 metrics.append({"step": step + 1, **values})
-                lines.write(json.dumps(metrics[-1]) + "\n")
-                lines.flush()
                 if self.ranks.first:
+                    add_line(self.folder / METRICS, metrics[-1])
                     self._save(step + 1)
                 self.progress("train", step + 1, cfg.steps, values)
         self.ranks.first_does(lambda: None)  # the others wait until everything is written
@@ -254,14 +252,14 @@ class Run:
         if sample or done in cfg.save_at:
             with self.average.in_place() if self.average is not None else nullcontext():
                 if done in cfg.save_at:
-                    about = {"step": str(done), "config": json.dumps(cfg.to_json())}
+                    about = {"step": str(done), "config": json.dumps(cfg.shaping())}
                     with checkpoint.whole_folder(self.result_folder(done)) as part:
                         self.trained.save(part, about)
                 if sample:
                     self.on_sample(done, self.sd)
         every = cfg.checkpoint_every
         if done == cfg.steps or every and done % every == 0:
-            facts = {"step": done, "config": cfg.to_json(), "data": self.fingerprint}
+            facts = {"step": done, "config": cfg.shaping(), "data": self.fingerprint}
             facts["updates"] = self.optimizer.steps_done
             if self.ranks.count > 1:
                 facts["ranks"] = self.ranks.count

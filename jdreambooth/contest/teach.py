@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jstyle.sd.folders import remove_folder
 from jstyle.sd.image import SUFFIXES
 
 from .. import runs
 from ..captions import make_captions
-from ..checkpoint import CheckpointError, remove_folder
+from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
 from ..trainables import find_trainable

@@ -263,11 +263,12 @@ def test_work_on_other_inputs_is_removed_and_the_same_is_kept(tmp_path):
     first = Manifest("generate", "00", "key", {})
     assert not manifests.open_folder(folder, first)
     (folder / "a.png").write_bytes(b"1")
-    for half in (folder / ".half.png", folder / "below/.half.png", folder / ".folder/a"):
-        half.parent.mkdir(exist_ok=True)
-        half.write_bytes(b"1")
+    half = ".jstyle-0123456789abcdef.part"
+    for name in (f"{half}.png", f"below/{half}.png", f"{half}/a", ".somebody's"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"1")
     assert manifests.open_folder(folder, first)
-    assert {p.name for p in folder.rglob("*")} == {"a.png", "below", manifests.FILE}
+    assert {p.name for p in folder.rglob("*")} == {"a.png", "below", ".somebody's", manifests.FILE}
     assert not manifests.open_folder(folder, Manifest("generate", "00", "another key", {}))
     assert {p.name for p in folder.iterdir()} == {manifests.FILE}
     assert [p.name for p in tmp_path.iterdir()] == ["stage"]

@@ -6,27 +6,31 @@ Loads no backbone, so a command line can show its help without one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers.options import FIELDS, check_sampler
 
 from .recipe import Recipe
+from .trainables import TRAINABLES, WITH_TEXT_ENCODER
 
-PARTS = ("lora", "full", "kv", "up", "down")
-TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
 TARGETS = ("attention", "feed-forward", "convolutions")
 SCHEDULES = ("constant", "linear", "cosine")
 CASES = ("keep", "lower")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
-# What may differ between a run and its continuation: none of it moves a trained number.
-FREE_ON_RESUME = frozenset(
-    ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
-    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
-    + ("sampler", "sigmas", "eta", "rescale")
+OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
+PLACES = frozenset(("instance_dir", "captions", "class_dir"))  # what is there counts, not where
+# What moves no trained number: none of it is in what a run saves.
+NOT_SHAPING = frozenset(
+    ("device", "save_at", "checkpoint_every", "keep_checkpoints")
+    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance")
+    + (*OF_THE_CALL, *PLACES)
 )
+# What may differ between a run and its continuation. What is in the places is compared itself, and
+# so are the class pictures, all that the last ones could change.
+FREE_ON_RESUME = NOT_SHAPING | {"rng", "sampler", "sigmas", "eta", "rescale"}
 
 
 @dataclass(frozen=True)
@@ -178,8 +182,8 @@ class TrainConfig:
             raise ValueError("give either instance_prompt or captions, and only one of them")
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
-        if self.train_text_encoder and self.train not in TEXT_PARTS:
-            allowed = " or ".join(TEXT_PARTS)
+        if self.train_text_encoder and self.train not in WITH_TEXT_ENCODER:
+            allowed = " or ".join(WITH_TEXT_ENCODER)
             raise ValueError(f"train_text_encoder needs train = {allowed}, got {self.train!r}")
         if self.text_learning_rate is not None and not self.train_text_encoder:
             raise ValueError("text_learning_rate needs train_text_encoder")
@@ -191,6 +195,14 @@ class TrainConfig:
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
         return asdict(self)
+
+    def of_run(self) -> dict:
+        """The options that stay the same if the run is moved, stopped and continued."""
+        return {name: v for name, v in self.to_json().items() if name not in OF_THE_CALL}
+
+    def shaping(self) -> dict:
+        """The options that the trained numbers depend on."""
+        return {name: v for name, v in self.to_json().items() if name not in NOT_SHAPING}
 
     def differences(self, saved: dict) -> list[str]:
         """Options that differ from those of a saved run and may not, as "name: old -> new"."""
@@ -221,7 +233,7 @@ def _whole(least: int) -> _Check:
     return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
 
 
-def _one_of(names: tuple[str, ...]) -> _Check:
+def _one_of(names: Iterable[str]) -> _Check:
     return _Check(f"one of {', '.join(names)}", lambda v: v in names)
 
 
@@ -241,7 +253,7 @@ _CHECKS = {
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),
     "caption_case": _one_of(CASES),
-    "train": _one_of(PARTS),
+    "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
     "size_px": _whole(8),

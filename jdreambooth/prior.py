@@ -33,19 +33,19 @@ def make_class_images(
     the first prompt as caption. progress(done, count) after each generated picture.
     Raises ValueError if a picture there was generated for a prompt that is not given.
     """
-    folder = files.writable_folder(folder)
     names = [f"class-{i:05d}.png" for i in range(count)]
-    foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
-    paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
-    for i, path in enumerate(paths[len(foreign) :]):
-        if not path.exists():
-            prompt = prompts[i % len(prompts)]
-            seed = recipe.seed + i
-            made = {"prompt": prompt, "seed": seed, **recipe.told()}
-            image.save_png(path, paint(sd, prompt, seed, recipe, size_px), made)
-            if progress is not None:
-                progress(len(foreign) + i + 1, count)
-    return {path: _caption(path, prompts) for path in paths}
+    with files.output_folder(folder) as folder:
+        foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
+        paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
+        for i, path in enumerate(paths[len(foreign) :]):
+            if not path.exists():
+                prompt = prompts[i % len(prompts)]
+                seed = recipe.seed + i
+                made = {"prompt": prompt, "seed": seed, **recipe.told()}
+                image.save_png(path, paint(sd, prompt, seed, recipe, size_px), made)
+                if progress is not None:
+                    progress(len(foreign) + i + 1, count)
+        return {path: _caption(path, prompts) for path in paths}
 
 
 def _pictures(folder: Path, skip_bad: bool) -> list[Path]:

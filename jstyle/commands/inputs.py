@@ -162,12 +162,9 @@ def start(
     started = perf_counter()
     from ..sd import runtime
     from ..sd.pipeline import StableDiffusion
-    from ..sd.startup import jt
 
-    if device == "auto":
-        device = "cuda" if jt.has_cuda else "cpu"
     ready = perf_counter()
-    with runtime.use(device):
+    with runtime.use(device) as device:
         sd = StableDiffusion.from_pretrained(model.folder, variant=model.variant)
         _apply(model.loras, sd, tell)
         yield Started(sd, device, ready - started, perf_counter() - ready)

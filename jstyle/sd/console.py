@@ -92,6 +92,14 @@ def add_config(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
 
 
+def add_overwrite(parser: Parser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no results of this program",
+    )
+
+
 def add_device(parser: Parser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, or auto: cuda where Jittor can use it"
@@ -196,6 +204,8 @@ class Program:
         return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
 
     def _run(self, name: str, words: list[str]) -> int:
+        if hasattr(sys.stdout, "reconfigure"):  # file names that are no UTF-8 are said as they are
+            sys.stdout.reconfigure(errors="surrogateescape")
         command = self.commands[name]
         given = (words,) if command.varies else ()
         args = command.make_parser(*given).parse(words)

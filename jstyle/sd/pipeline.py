@@ -100,7 +100,8 @@ class StableDiffusion:
             ScheduleConfig.from_json(hub.read_config(folder, "scheduler"), scheduler)
         )
         check_together(*configs.values())
-        tokenizer = Tokenizer.from_folder(folder / "tokenizer")
+        longest = configs["text_encoder"].max_position_embeddings
+        tokenizer = Tokenizer.from_folder(folder / "tokenizer", longest)
         modules = {}
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jstyle.sd import files
+from jstyle.sd import ending, files
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 UNFINISHED = ".unfinished-"
@@ -51,23 +51,37 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
+    ending.unfinished(part)
     try:
         part.mkdir()
         yield part
         _sync_folder(part)
-        remove_folder(path)
-        os.rename(part, path)
+        with ending.whole():
+            gone = _move_away(path)
+            os.rename(part, path)
         _sync_folder(path.parent)
+        _remove(gone)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        _remove(part)
 
 
 def remove_folder(path: Path) -> None:
     """Remove a folder so that no half of it is ever seen under its name."""
+    _remove(_move_away(path))
+
+
+def _move_away(path: Path) -> Path:
+    """Its hidden name; nothing is there if `path` was not."""
+    gone = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
+    ending.unfinished(gone)
     if path.exists():
-        gone = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
         os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
+    return gone
+
+
+def _remove(hidden: Path) -> None:
+    shutil.rmtree(hidden, ignore_errors=True)
+    ending.finished(hidden)
 
 
 def sweep(folder: Path) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from . import ending
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
@@ -20,6 +22,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     part = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")  # savers look at the suffix
+    ending.unfinished(part)
     try:
         yield part
         with open(part, "rb") as file:
@@ -28,6 +31,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):  # gone already after the rename
             part.unlink()
+        ending.finished(part)
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> None:

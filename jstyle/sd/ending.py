@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,6 +70,14 @@ def run_program(name: str, module: str, function: str = "main") -> NoReturn:
     """Be the process of a command: call module.function() -> exit code, then end."""
     install(name)
     try:
+        end(_code_of(name, module, function))
+    except Terminated as stop:  # it came while something else was being handled
+        tell(f"{name}: error: {stop}")
+        end(stop.code)
+
+
+def _code_of(name: str, module: str, function: str) -> int:
+    try:
         code = getattr(importlib.import_module(module), function)()
     except (Terminated, KeyboardInterrupt) as stop:
         number = getattr(stop, "number", signal.SIGINT)
@@ -78,9 +87,15 @@ def run_program(name: str, module: str, function: str = "main") -> NoReturn:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
         if isinstance(stop.code, str):
             tell(stop.code)
+    except Exception:  # what became of ours on its way through C++, or a fault of the program
+        code = 1
+        if asked() is None:
+            traceback.print_exc()
+        else:
+            tell(f"{name}: error: {words(_asked)}")
     if code == 0 and _asked is None and "OMPI_COMM_WORLD_SIZE" in os.environ:
         sys.exit(0)  # MPI's orderly end, in which all of its processes take part
-    end(code)
+    return code
 
 
 def install(name: str, patience: float = PATIENCE) -> None:

@@ -1,7 +1,7 @@
 """What the command lines of this project share: options, errors in one line, exit codes, signals.
 
 Only programs use this file; a library that imports jstyle.sd does not load it. Exit codes: 0 fine,
-2 wrong usage or input, 1 anything else, 130 after Ctrl-C, 143 after a request to end.
+2 wrong usage or input, 1 anything else, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 Options are shown with dashes (`--size-px`) and taken with underscores too; in a YAML file given
 with --config and in the parsed result they have underscores.
@@ -10,7 +10,6 @@ with --config and in the parsed result they have underscores.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import sys
@@ -24,15 +23,14 @@ from typing import NamedTuple
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from . import ending
+from .ending import Terminated
+
 log = logging.getLogger("jstyle")
 
 
 class UsageError(ValueError):
     """Words on the command line that do not fit; one line."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM arrived: unwind, so that temporary files go, and exit with 143."""
 
 
 class Parser(ArgumentParser):
@@ -213,22 +211,24 @@ class Program:
         logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
         log.setLevel(asked or logging.WARNING)
         logging.getLogger(self.name.split()[0]).setLevel(asked or self.level)
-        signal.signal(signal.SIGTERM, _end)
-        os.register_at_fork(after_in_child=_leave_signals_to_parent)
         return command.run(args)
 
     def _guarded(self, command: str, run: Callable[[], int]) -> int:
         """Every way in which a command can fail, as one line and an exit code."""
         name = f"{self.name} {command}"
         try:
-            return run()
-        except KeyboardInterrupt:
-            return _fail(name, "interrupted; finished results stay", 130)
-        except UsageError as error:
-            return _fail(name, f"{error} (see {name} --help)", 2)
-        except (ValueError, FileNotFoundError) as error:
-            return _fail(name, self._reason(error), 2)
+            code = run()
+            ending.stop_if_asked()
+            return code
+        except (Terminated, KeyboardInterrupt) as stop:
+            return _ended(name, getattr(stop, "number", signal.SIGINT))
         except Exception as error:
+            if ending.asked() is not None:  # what its exception became on its way through C++
+                return _ended(name, ending.asked())
+            if isinstance(error, UsageError):
+                return _fail(name, f"{error} (see {name} --help)", 2)
+            if isinstance(error, ValueError | FileNotFoundError):
+                return _fail(name, self._reason(error), 2)
             log.info("what happened", exc_info=True)
             return _fail(name, self._reason(error), 1)
 
@@ -241,15 +241,9 @@ class Program:
         return one_line(str(text)) or type(error).__name__
 
 
-def _end(number, frame):
-    raise Terminated(128 + number)
-
-
-def _leave_signals_to_parent():
-    """In Jittor's compiling workers: no traceback from each at Ctrl-C, and no unwinding at SIGTERM,
-    with which the parent ends them; one that unwinds can wait for ever on the parent's locks."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ended(name: str, number: int) -> int:
+    ending.tell(f"{name}: error: {ending.words(number)}")
+    return 128 + number
 
 
 def _fail(name: str, message: str, code: int) -> int:

@@ -109,6 +109,16 @@ def _export(args: Namespace) -> int:
     return 0
 
 
+def _import(args: Namespace) -> int:
+    from .merge import import_lora
+
+    done = import_lora(args.source, args.out, args.format, args.dtype, args.overwrite)
+    for line in done.lines:
+        say(args, line)
+    say(args, f"wrote {done.path}")
+    return 0
+
+
 def _identifiers(args: Namespace) -> int:
     from .identifiers import find_identifiers
 
@@ -134,6 +144,7 @@ PROGRAM = Program(
         "pick": Command("after how many steps to stop", options.pick, _pick),
         "merge": Command("a run's LoRA folded into its model", options.merge, _merge),
         "export": Command("a run's LoRA as one file", options.export, _export),
+        "import": Command("a LoRA of another program as our file", options.import_, _import),
         "identifiers": Command("rare words to name a style by", options.identifiers, _identifiers),
         "draw": Command("drawings of an object in a style", options.draw, _draw),
         "contest": CONTEST,

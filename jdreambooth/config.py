@@ -6,16 +6,15 @@ Loads no backbone, so a command line can show its help without one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers.options import FIELDS, check_sampler
 
 from .recipe import Recipe
+from .trainables import TRAINABLES, WITH_TEXT_ENCODER
 
-PARTS = ("lora", "full", "kv", "up", "down")
-TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
 TARGETS = ("attention", "feed-forward", "convolutions")
 SCHEDULES = ("constant", "linear", "cosine")
 CASES = ("keep", "lower")
@@ -183,8 +182,8 @@ class TrainConfig:
             raise ValueError("give either instance_prompt or captions, and only one of them")
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
-        if self.train_text_encoder and self.train not in TEXT_PARTS:
-            allowed = " or ".join(TEXT_PARTS)
+        if self.train_text_encoder and self.train not in WITH_TEXT_ENCODER:
+            allowed = " or ".join(WITH_TEXT_ENCODER)
             raise ValueError(f"train_text_encoder needs train = {allowed}, got {self.train!r}")
         if self.text_learning_rate is not None and not self.train_text_encoder:
             raise ValueError("text_learning_rate needs train_text_encoder")
@@ -234,7 +233,7 @@ def _whole(least: int) -> _Check:
     return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
 
 
-def _one_of(names: tuple[str, ...]) -> _Check:
+def _one_of(names: Iterable[str]) -> _Check:
     return _Check(f"one of {', '.join(names)}", lambda v: v in names)
 
 
@@ -254,7 +253,7 @@ _CHECKS = {
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),
     "caption_case": _one_of(CASES),
-    "train": _one_of(PARTS),
+    "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
     "size_px": _whole(8),

@@ -134,6 +134,30 @@ def export() -> Parser:
     return parser
 
 
+def import_() -> Parser:
+    parser = _parser(
+        "import",
+        "Write a LoRA of another program as one .safetensors file, in the format that diffusers "
+        "and this program write, or in kohya's. Taken are files of diffusers (also of 2023, and "
+        ".bin), of kohya (also with the original UNet's names, and with convolutions), folders of "
+        "peft (adapter_config.json gives alpha), and what JDiffusion's DreamBooth example writes. "
+        "Says what each part holds, and what was left out. Values stay as they are.",
+        "  jdreambooth import style/style_00 --out style_00.safetensors\n"
+        "  jdreambooth import adapter_folder --out adapter.safetensors --dtype float16\n"
+        "  jdreambooth import downloaded.safetensors --out plain.safetensors\n"
+        "  jstyle generate --prompt 'a cup in style_00' --out cup.png --lora style_00.safetensors\n"
+        "(--lora takes all of these as they are, too)\n",
+    )
+    parser.add_argument("source", type=str, help="a file, or a folder that holds one LoRA")
+    parser.add_argument("--out", type=str, required=True, help="a .safetensors file")
+    parser.add_argument(
+        "--format", type=str, default="diffusers", help=f"one of {', '.join(FORMATS)}"
+    )
+    _add_dtype(parser, "float32")
+    add_overwrite(parser)
+    return parser
+
+
 def identifiers() -> Parser:
     parser = _parser(
         "identifiers",

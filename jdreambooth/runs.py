@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import TrainConfig
+from .trainables import find_trainable
 
 if TYPE_CHECKING:
     from jstyle.sd.pipeline import StableDiffusion
 
+    from .trainables.base import Trainable
+
 CONFIG, CAPTIONS, METRICS = "config.json", "captions.json", "metrics.jsonl"
-LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 
 
 class RunError(ValueError):
@@ -49,8 +51,9 @@ class Run:
             raise RunError(f"{self.folder}: nothing is saved at step {step}; saved: {saved}")
         return step
 
-    def is_lora(self, step: int) -> bool:
-        return (self.results[step] / LORA_FILE).is_file()
+    @property
+    def trainable(self) -> type[Trainable]:
+        return find_trainable(self.config.train)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -84,15 +87,14 @@ def _read_json(path: Path) -> dict:
 
 def load_model(run: Run, step: int | None) -> StableDiffusion:
     """The model as it was after `step` steps; None: before training."""
-    from jstyle.sd.lora import load_lora
     from jstyle.sd.pipeline import StableDiffusion
 
     cfg = run.config
-    if step is not None and not run.is_lora(step):
+    if step is not None and run.trainable.whole_model:
         return StableDiffusion.from_pretrained(run.results[step])
     sd = StableDiffusion.from_pretrained(cfg.model, cfg.variant)
     if step is not None:
-        load_lora(sd, run.results[step] / LORA_FILE)
+        run.trainable.put_on(sd, run.results[step])
     return sd
 
 
@@ -107,12 +109,9 @@ def picture_size(run: Run, sd: StableDiffusion) -> int:
 def on_device(name: str) -> Iterator[str]:
     """Start Jittor on "cpu", "cuda", or for "auto" on the better that is there; yields which."""
     from jstyle.sd import runtime
-    from jstyle.sd.startup import jt
 
-    if name == "auto":
-        name = "cuda" if jt.has_cuda else "cpu"
-    with runtime.use(name):
-        yield name
+    with runtime.use(name) as chosen:
+        yield chosen
 
 
 def reference_paths(run: Run) -> list[Path]:

@@ -17,7 +17,7 @@ from jstyle.sd import files, runtime
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 
-from . import checkpoint, parameters, prior
+from . import checkpoint, prior
 from .captions import make_captions
 from .checkpointing import checkpointed
 from .config import TrainConfig
@@ -29,6 +29,8 @@ from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
 from .start import CHECKPOINTS, add_line, find_state, open_folder, read_lines, write_lines
+from .trainables import find_trainable
+from .trainables.base import count, fill, values_of
 
 log = logging.getLogger("jdreambooth")
 
@@ -68,14 +70,10 @@ def train(
     Raises ValueErrors for bad input, OSError if something cannot be written, TrainingError if the
     loss is no longer a number.
     """
-    device = _device(cfg.device)
+    device = runtime.resolved(cfg.device)
     require_precision(cfg.precision, device)
     with runtime.use(device), ExitStack() as stack:
         return Run(cfg, progress, on_sample, sd, stack).go()
-
-
-def _device(name: str) -> str:
-    return name if name != "auto" else "cuda" if jt.has_cuda else "cpu"
 
 
 class Run:
@@ -97,12 +95,12 @@ class Run:
         self.captions = captions
         self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
         self.data = self._dataset({path: captions[path.name] for path in paths})
-        self.trained = parameters.choose(self.sd, cfg)
+        self.trained = find_trainable(cfg.train)(self.sd, cfg)
         named = self.trained.parameters
         self.optimizer = AdamW(named, cfg.weight_decay, _rates(cfg, named))
         self.scale = None if cfg.precision == "float32" else LossScale()
         self.average = None if cfg.ema_decay is None else Average(named, cfg.ema_decay)
-        self.contexts = self._encode_captions()
+        self.trained.know(self.data.captions())
         self.fingerprint = self.data.fingerprint()
         self.start = 0 if state is None else self._restore(state)
         self.ranks.share(self._tensors())
@@ -156,17 +154,6 @@ class Run:
             cfg.skip_bad_images,
         )
 
-    def _encode_captions(self) -> dict[str, np.ndarray]:
-        """Caption -> its context (tokens, D), or its token ids if the text encoder is trained."""
-        captions = self.data.captions()
-        if self.cfg.train_text_encoder:
-            return dict(zip(captions, self.sd.tokenizer(captions), strict=True))
-        return {text: self.sd.encode_text([text]).numpy()[0] for text in captions}
-
-    def _context(self, batch: Batch) -> jt.Var:
-        rows = np.stack([self.contexts[text] for text in batch.captions])
-        return self.sd.text_encoder(rows) if self.cfg.train_text_encoder else jt.array(rows)
-
     def go(self) -> RunReport:
         cfg, metrics = self.cfg, read_lines(self.folder / METRICS, self.start)
         if self.ranks.first:
@@ -190,7 +177,7 @@ class Run:
         return RunReport(
             folder=self.folder,
             tensors=len(self.trained.parameters),
-            parameters=parameters.count(self.trained.parameters),
+            parameters=count(self.trained.parameters),
             steps=cfg.steps,
             loss=metrics[-1]["loss"],
             seconds=time.monotonic() - self.started,
@@ -226,7 +213,7 @@ class Run:
             loss, parts = dreambooth_loss(
                 network,
                 batch,
-                self._context(batch),
+                self.trained.context(batch.captions),
                 self.sd.schedule,
                 cfg.prior_weight,
                 cfg.min_snr_gamma,
@@ -267,7 +254,7 @@ class Run:
                 if done in cfg.save_at:
                     about = {"step": str(done), "config": json.dumps(cfg.shaping())}
                     with checkpoint.whole_folder(self.result_folder(done)) as part:
-                        parameters.save_result(part, self.sd, self.trained, about)
+                        self.trained.save(part, about)
                 if sample:
                     self.on_sample(done, self.sd)
         every = cfg.checkpoint_every
@@ -278,7 +265,7 @@ class Run:
                 facts["ranks"] = self.ranks.count
             if self.scale is not None:
                 facts["loss_scale"] = vars(self.scale)
-            arrays = parameters.values_of(self._tensors())
+            arrays = values_of(self._tensors())
             checkpoint.save_state(self.folder / CHECKPOINTS, arrays, facts, cfg.keep_checkpoints)
 
     def _samples_at(self, done: int) -> bool:
@@ -304,7 +291,7 @@ class Run:
         tensors = self._tensors()
         checkpoint.require_fit(state, {n: tuple(var.shape) for n, var in tensors.items()})
         for name, var in tensors.items():
-            parameters.fill(var, state.tensors[name])
+            fill(var, state.tensors[name])
             if not name.startswith("value/"):
                 var.stop_grad()
         jt.sync_all()

@@ -34,7 +34,8 @@ def _add_lora(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FILE[:WEIGHT]",
-        help="a LoRA in diffusers or kohya format, and its weight (1); may be given several times",
+        help="a LoRA of diffusers, kohya or peft, a file or its folder, and its weight (1); may be "
+        "given several times",
     )
 
 

@@ -63,7 +63,7 @@ def refine_options(name: str) -> type:
         style_seed: int = 0
 
         def __post_init__(self):
-            super().__post_init__()
+            getattr(super(), "__post_init__", lambda: None)()
             if self.style_seed < 0:
                 raise ValueError(f"style_seed must be at least 0, got {self.style_seed}")
 

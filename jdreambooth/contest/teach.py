@@ -18,6 +18,7 @@ from ..captions import make_captions
 from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
+from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of
 from .stages import Stage
@@ -192,13 +193,15 @@ class Train(Stage):
     def _train(self, worker, bar: Callable | None):
         from ..session import Session
 
+        trainable = find_trainable(self.config.train)
+        sd = worker.for_training(self.task.setup, trainable)
         try:
-            return Session(self.config, bar or _silent_bar, worker.plain(self.task.setup)).run()
+            return Session(self.config, bar or _silent_bar, sd).run()
         finally:
-            if self.config.train == "lora":
-                worker.plain(self.task.setup)  # takes the LoRA off
-            else:
+            if trainable.whole_model:
                 worker.spoil()
+            else:
+                worker.plain(self.task.setup)  # takes off what was trained
 
     def outputs(self) -> list[Path]:
         kept = [runs.CONFIG, runs.CAPTIONS, runs.METRICS]

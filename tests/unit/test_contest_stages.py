@@ -226,8 +226,8 @@ def test_the_contents_of_files_count_and_not_their_places(contest):
     image.save_png(contest / "elsewhere/00/images/0.png", picture)
     plan = make_plan(tasks)
     assert [row.stage for row in plan.todo] == ["train", "pick", "generate", "refine"]
-    assert plan.todo[0].state == "changed (references.0.png)"
-    assert plan.todo[1].state == "after train"
+    assert plan.todo[0].why == "changed (references.0.png)"
+    assert plan.todo[1].why == "after train"
 
 
 def test_a_file_that_is_gone_or_damaged_makes_its_stage_due(contest):
@@ -239,7 +239,7 @@ def test_a_file_that_is_gone_or_damaged_makes_its_stage_due(contest):
     assert left(contest) == ["generate", "refine"]
     path.write_bytes(kept[:-1])
     plan = make_plan(tasks_of(contest))
-    assert plan.todo[0].state == "outputs are missing or damaged"
+    assert plan.todo[0].why == "outputs are missing or damaged"
     path.write_bytes(kept)
     assert left(contest) == []
     (generated.folder / manifests.FILE).write_text("{")
@@ -288,7 +288,7 @@ def test_a_class_picture_is_made_once_for_all_styles_that_want_it(contest):
     first, second = (stages_of(t)[0] for t in tasks_of(contest, styles=("00", "01")))
     assert first.folder == second.folder
     rows = make_plan(tasks_of(contest, styles=("00", "01"))).rows
-    assert [r.state for r in rows if r.stage == "prior"] == ["missing", "with style 00"]
+    assert [r.why for r in rows if r.stage == "prior"] == ["missing", "with style 00"]
     finish(first)
     assert second.current() is not None
 
@@ -368,7 +368,7 @@ def test_an_interrupted_stage_is_planned_with_what_is_left_of_it(contest):
     found.write(generated.folder)
     generated.path(generated.prompts[1]).unlink()
     first = make_plan(tasks_of(contest)).todo[0]
-    assert first.state == "interrupted" and first.share == pytest.approx(2 / 3)
+    assert first.why == "interrupted" and first.share == pytest.approx(2 / 3)
     assert first.seconds is None  # nothing else was measured
 
 

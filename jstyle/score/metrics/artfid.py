@@ -25,11 +25,11 @@ from ...sd.image import list_images
 from ...sd.kernels import softmax
 from ...sd.startup import jt
 from ...sd.targets import stylized_name
+from ...sd.torch_zip import read_tensors
 from ..layout import ContestError, raise_problems
 from ..networks.backbones import vgg19
 from ..networks.inception import Inception
 from ..pictures import read_rgb
-from ..torch_zip import read_tensors
 from ..weights import MissingWeights, locate
 from .fid import frechet_distance
 from .lpips import Lpips, distances

@@ -15,7 +15,6 @@ from jdreambooth.cli import main as jdreambooth
 from jdreambooth.config import TrainConfig
 from jdreambooth.contest.folders import Out, OutError, require_ours
 from jdreambooth.runs import CAPTIONS, CONFIG
-from jdreambooth.trainables.lora import FILE as LORA_FILE
 from jstyle.cli import main as jstyle
 from jstyle.sd.weights import write_safetensors
 from tests.contests import make_contest
@@ -38,7 +37,7 @@ def place(tmp_path, monkeypatch):
     cfg = TrainConfig(**words, model="./nowhere")
     (tmp_path / "run" / CONFIG).write_text(json.dumps(cfg.of_run()))
     (tmp_path / "run" / CAPTIONS).write_text('{"hill.png": "a"}')
-    write_safetensors(step / LORA_FILE, {}, {})
+    write_safetensors(step / "pytorch_lora_weights.safetensors", {}, {})
     return tmp_path
 
 

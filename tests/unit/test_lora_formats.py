@@ -398,7 +398,7 @@ def test_import_tells_each_part_and_what_is_left_out(plain, tmp_path):
     half = import_lora(plain[1], tmp_path / "half.safetensors", "diffusers", "float16")
     assert half == tuple(f"{p}: {n} layers, rank 3, alpha 1.5" for p, n in counts.items())
     assert load_file(tmp_path / "half.safetensors").popitem()[1].dtype == np.float16
-    with pytest.raises(ValueError, match="is what is read; --out must be another file"):
+    with pytest.raises(ValueError, match="is also an input"):
         import_lora(tmp_path / "in.safetensors", tmp_path / "x" / ".." / "in.safetensors")
     with pytest.raises(ValueError, match="must end in .safetensors"):
         import_lora(tmp_path / "in.safetensors", tmp_path / "out.bin")

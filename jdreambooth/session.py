@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tensorboardX import SummaryWriter
 
+from jstyle.sd.reading import read_object
 from jstyle.sd.startup import jt
 
 from .config import TrainConfig
@@ -69,7 +69,7 @@ class Session:
         cfg = self.cfg
         prompts = cfg.sample_prompts
         if prompts is None:
-            prompts = first_captions(json.loads((self.folder / CAPTIONS).read_text("utf-8")))
+            prompts = first_captions(read_object(self.folder / CAPTIONS))
         recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance, rng=cfg.rng)
         return Sampler(self.folder, prompts, recipe, cfg.size_px)
 

@@ -53,7 +53,7 @@ def test_prompts_that_cannot_be_read_are_named(tmp_path):
     path = tmp_path / "p.json"
     with pytest.raises(PromptError, match="p.json: no such file"):
         read_prompts([str(path)])
-    for text, told in (("{", "not a JSON file"), ('{"0": 3}', "list of texts"), ("3", "list of")):
+    for text, told in (("{", "not JSON"), ('{"0": 3}', "list of texts"), ("3", "list of")):
         path.write_text(text)
         with pytest.raises(PromptError, match=f"p.json: .*{told}"):
             read_prompts([str(path)])

@@ -81,7 +81,7 @@ def test_every_problem_of_a_contest_is_named_with_its_path(contest, tmp_path):
     assert code == 2 and "small/00/images: no images" in line
     assert "small/01/prompt.json: prompt 'Cup' occurs 2 times" in line
     (tmp_path / "small/01/prompt.json").write_text("{")
-    assert "small/01/prompt.json: invalid JSON" in contest("check", "x", "--root", "small")[2][0]
+    assert "small/01/prompt.json: not JSON" in contest("check", "x", "--root", "small")[2][0]
 
 
 def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(contest, tmp_path):

@@ -334,7 +334,7 @@ def test_a_file_that_is_missing_or_cut_short_is_refused(sd, tmp_path):
     remove_both(sd)
     (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-100])
     refused(sd, tmp_path / "cut", "cut short")
-    refused(sd, tmp_path, "pytorch_lora_weights.safetensors", "No such file")
+    refused(sd, tmp_path, "pytorch_lora_weights.safetensors", "no such file")
 
 
 def test_bad_options_name_what_is_allowed(sd, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from jstyle.sd.limits import SAMPLING_STEPS, SEED, require_whole
 from jstyle.sd.rng import NUMPY, check_rng
 
 AVERAGE = "average"
@@ -41,10 +42,10 @@ class Recipe:
 
     def __post_init__(self):
         check_rng(self.rng)
-        for name, least in (("seed", 0), ("steps", 1), ("guidance", 0)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        require_whole("seed", self.seed, 0, SEED)
+        require_whole("steps", self.steps, 1, SAMPLING_STEPS)
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"guidance must be at least 0, got {self.guidance}")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {self.strength}")
         if PLACE not in self.template:

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from typing import Union, get_args, get_origin, get_type_hints
 
 from jstyle.config import StyleConfig
+from jstyle.sd.limits import PICTURES, SEED, require_whole
 
 from ..config import TrainConfig
 from ..recipe import Recipe
@@ -38,8 +39,7 @@ class PickOptions(PickConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.prompts < 2:
-            raise ValueError(f"prompts must be at least 2, got {self.prompts}")
+        require_whole("prompts", self.prompts, 2, PICTURES)
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class RefineOptions(StyleConfig):
         super().__post_init__()
         if self.method not in METHODS:
             raise ValueError(f"method must be {' or '.join(METHODS)}, got {self.method!r}")
-        if self.style_seed < 0:
-            raise ValueError(f"style_seed must be at least 0, got {self.style_seed}")
+        require_whole("style_seed", self.style_seed, 0, SEED)
 
 
 @dataclass(frozen=True)

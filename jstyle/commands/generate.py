@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..sd import image
+from ..sd.limits import SAMPLING_STEPS, SEED, SIDE_PX, require_whole
 from ..sd.rng import NUMPY, check_rng
 from . import outputs
 from .inputs import find_model, start
@@ -42,6 +43,11 @@ def generate(
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
     check_rng(rng)
+    require_whole("steps", steps, 1, SAMPLING_STEPS)
+    require_whole("seed", seed, 0, SEED)
+    for name, side in (("height", height), ("width", width)):
+        if side is not None:
+            require_whole(name, side, 1, SIDE_PX)
     targets = name_pictures(prompts, out)
     with ExitStack() as stack:
         stack.enter_context(outputs.writable(targets[0].parent))

@@ -14,6 +14,7 @@ from time import perf_counter
 from .. import __version__
 from ..config import RESULTS_TOGETHER, StyleConfig
 from ..sd import image
+from ..sd.limits import TOGETHER, require_whole
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
 
@@ -62,8 +63,7 @@ def stylize(
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    require_whole("batch", batch, 1, TOGETHER)
     contents, styles = find_pictures(content), find_pictures(style)
     targets = name_results(contents, styles, out, inputs=(content, style))
     with outputs.writable(next(iter(targets.values())).parent):

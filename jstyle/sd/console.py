@@ -29,7 +29,7 @@ from .reading import read_yaml_text, require_unicode
 log = logging.getLogger("jstyle")
 
 
-MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts"}
+MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts", "inside"}
 
 
 class UsageError(ValueError):

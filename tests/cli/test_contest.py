@@ -57,7 +57,7 @@ BAD = [
     (("small", "--config", "image.yaml"), "style_image must be one of"),
     (("small", "--styles", "00,07"), "small/07: no such style; there are 00, 01"),
     (("small", "--engine", "dask"), "engine must be local or ray, got 'dask'"),
-    (("small", "--jobs", "0"), "jobs must be at least 1, got 0"),
+    (("small", "--jobs", "0"), "jobs must be an integer from 1 to 1024, got 0"),
     (("small", "--device", "tpu"), "device must be one of auto, cpu, cuda, got 'tpu'"),
     (("small", "--model", "no such"), "no such: no such model"),
 ]

@@ -59,8 +59,8 @@ def test_the_average_is_the_pixel_mean(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"seed": -1}, "seed must be an integer from 0"),
+        ({"steps": 0}, "steps must be an integer from 1 to 1000"),
         ({"guidance": float("nan")}, "guidance must be"),
         ({"strength": 0.0}, "strength must be above 0"),
         ({"strength": 1.1}, "at most 1, got 1.1"),

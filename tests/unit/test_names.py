@@ -71,5 +71,5 @@ def test_identifiers_are_single_short_tokens_rarest_first():
         assert 3 <= len(word) <= 4
         ids = tokenizer([word])[0]
         assert ids[1] == token and ids[2] == tokenizer.end_id
-    with pytest.raises(ValueError, match="count must be at least 1"):
+    with pytest.raises(ValueError, match="count must be an integer from 1"):
         rare_identifiers(tokenizer, 0)

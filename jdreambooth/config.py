@@ -11,6 +11,9 @@ from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd import limits
 from jstyle.sd.rng import NUMPY, RNGS
+from jstyle.sd.samplers.options import FIELDS, check_sampler
+
+from .recipe import Recipe
 
 PARTS = ("lora", "full", "kv", "up", "down")
 TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
@@ -23,6 +26,7 @@ DEVICES = ("auto", "cpu", "cuda")
 FREE_ON_RESUME = frozenset(
     ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
     + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
+    + ("sampler", "sigmas", "eta", "rescale")
 )
 
 
@@ -81,6 +85,11 @@ class TrainConfig:
         seed: Of the noise, timesteps, order of the pictures and the LoRA.
         rng: Whose noise a seed gives where pictures are painted (samples, class pictures):
             "numpy", "torch-cpu" or "torch-cuda". Training's own noise is NumPy's.
+        sampler: With which samples and class pictures are painted, see `jstyle generate --help`.
+            Not given means the model's own.
+        sigmas: Their noise levels, "karras" or "exponential", where the sampler admits them.
+        eta: Their fresh noise per step, 0 to 1, where the sampler has that freedom.
+        rescale: Their rescaled guidance, 0 (off) to 1.
         sample_every: Draw the sample prompts before the first step and every so many steps. Not
             given: never.
         sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
@@ -135,6 +144,10 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     rng: str = NUMPY
+    sampler: str | None = None
+    sigmas: str | None = None
+    eta: float = 0.0
+    rescale: float = 0.0
     sample_every: int | None = None
     sample_prompts: str | list[str] | None = None
     sample_steps: int = 25
@@ -157,7 +170,13 @@ class TrainConfig:
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
+    def recipe(self, steps: int, guidance: float) -> Recipe:
+        """How samples or class pictures are painted."""
+        how = {name: getattr(self, name) for name in FIELDS if name not in ("steps", "guidance")}
+        return Recipe(seed=self.seed, steps=steps, guidance=guidance, **how)
+
     def _check_together(self) -> None:
+        check_sampler(self.sampler, self.sigmas, self.eta)
         if (self.instance_prompt is None) == (self.captions is None):
             raise ValueError("give either instance_prompt or captions, and only one of them")
         if self.prior_weight > 0 and not self.class_prompt:
@@ -212,6 +231,7 @@ def _one_of(names: tuple[str, ...]) -> _Check:
 
 _TEXT = _Check("text that is not empty", lambda v: isinstance(v, str) and v.strip() != "")
 _SWITCH = _Check("true or false", lambda v: isinstance(v, bool))
+_NUMBER = _Check("a finite number", _is_number)
 _ABOVE_0 = _Check("a finite number above 0", lambda v: _is_number(v) and v > 0)
 _AT_LEAST_0 = _Check("a finite number, at least 0", lambda v: _is_number(v) and v >= 0)
 _BELOW_1 = _Check("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
@@ -240,8 +260,10 @@ _CHECKS = {
     "keep_checkpoints": _whole(1, limits.TRAINING_STEPS),
     **dict.fromkeys(("alpha", "min_snr_gamma", "learning_rate"), _ABOVE_0),
     "text_learning_rate": _ABOVE_0,
-    **dict.fromkeys(("prior_weight", "class_guidance", "offset_noise"), _AT_LEAST_0),
-    **dict.fromkeys(("weight_decay", "max_grad_norm", "sample_guidance"), _AT_LEAST_0),
+    **dict.fromkeys(("prior_weight", "offset_noise"), _AT_LEAST_0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm"), _AT_LEAST_0),
+    **dict.fromkeys(("class_guidance", "sample_guidance"), _NUMBER),
+    **dict.fromkeys(("eta", "rescale"), _SHARE),
     "ema_decay": _BELOW_1,
     "caption_dropout": _SHARE,
 }

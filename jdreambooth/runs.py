@@ -96,7 +96,7 @@ def picture_size(run: Run, sd: StableDiffusion) -> int:
     """Side in pixels of the run's pictures."""
     if run.config.size_px is not None:
         return run.config.size_px
-    return sd.unet.config.sample_size * sd.vae_scale
+    return sd.picture_size
 
 
 @contextmanager

@@ -13,7 +13,6 @@ from jstyle.sd.startup import jt
 
 from .config import TrainConfig
 from .plots import plot_losses
-from .recipe import Recipe
 from .runs import CAPTIONS, METRICS
 from .samples import Sampler, first_captions
 from .train import RunReport, train
@@ -70,7 +69,7 @@ class Session:
         prompts = cfg.sample_prompts
         if prompts is None:
             prompts = first_captions(read_object(self.folder / CAPTIONS))
-        recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance, rng=cfg.rng)
+        recipe = cfg.recipe(cfg.sample_steps, cfg.sample_guidance)
         return Sampler(self.folder, prompts, recipe, cfg.size_px)
 
     def draw(self) -> None:

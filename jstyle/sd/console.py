@@ -14,12 +14,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
+import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
 
 from .files import InputError
@@ -51,7 +52,7 @@ class ConfigFile(ActionConfigFile):
             raise UsageError(str(error)) from None
         except ValueError as error:  # a number of 5,000 digits
             raise UsageError(f"{values}: {error}") from None
-        except Exception as error:  # YAMLError, whose module is loaded by then only
+        except yaml.YAMLError as error:
             raise UsageError(f"{values}: not YAML ({one_line(str(error))})") from None
         parser.config_file = values
         if not isinstance(found, (dict, type(None))):
@@ -172,6 +173,27 @@ def add_model(parser: Parser) -> None:
     add_device(parser)
 
 
+def asked_for(option: str, words: Sequence[str]) -> str | None:
+    """The value of --option in the words or else in their --config file, before they are parsed."""
+    found = _value_of(f"--{option}", words)
+    config = _value_of("--config", words)
+    if found is None and config is not None:
+        with suppress(ValueError, yaml.YAMLError):  # told when the words are parsed
+            given = yaml.safe_load(read_yaml_text(config))
+            found = given.get(option) if isinstance(given, dict) else None
+    return None if found is None else str(found)
+
+
+def _value_of(name: str, words: Sequence[str]) -> str | None:
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            found = after
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found
+
+
 def _keep_lines(formatter: type) -> type:
     """The formatter, leaving the line breaks of the examples alone."""
 
@@ -193,11 +215,13 @@ def _dashed(word: str) -> str:
 
 
 class Command(NamedTuple):
-    """`told` is its line in the list of commands; `run` returns the exit code."""
+    """`told` is its line in the list of commands; `run` returns the exit code. varies: the options
+    depend on the words, which `make_parser` is then given."""
 
     told: str
-    make_parser: Callable[[], Parser]
+    make_parser: Callable[..., Parser]
     run: Callable[[Namespace], int]
+    varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -235,7 +259,8 @@ class Program:
 
     def _run(self, name: str, words: list[str]) -> int:
         command = self.commands[name]
-        args = command.make_parser().parse(words)
+        given = (words,) if command.varies else ()
+        args = command.make_parser(*given).parse(words)
         with suppress(AttributeError):  # a stream that someone else put there
             sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does by itself
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None

@@ -6,7 +6,7 @@ import pytest
 
 from jdreambooth.config import TrainConfig
 from jdreambooth.contest.engines import check_engine
-from jdreambooth.contest.options import PickOptions, RefineOptions
+from jdreambooth.contest.options import PickOptions, refine_options
 from jdreambooth.identifiers import rare_identifiers
 from jdreambooth.make_drawings import make_drawings
 from jdreambooth.recipe import Recipe
@@ -16,6 +16,7 @@ from jstyle.commands.parity import Request
 from jstyle.commands.stylize import stylize
 from jstyle.config import StyleConfig
 from jstyle.sd import limits
+from jstyle.sd.samplers.options import Sampling
 
 HUGE = 10**30
 
@@ -29,7 +30,7 @@ def _draw(**values):
 
 
 def _generate(**values):
-    return generate(["a"], "nowhere", None, **values)
+    return generate(["a"], "nowhere", Sampling(), None, **values)
 
 
 TRAIN = "size_px rank num_class_images random_crops seed class_steps sample_steps batch"
@@ -37,13 +38,14 @@ TRAIN += " accumulation steps sample_every warmup_steps checkpoint_every keep_ch
 COUNTS = {
     _train: TRAIN.split(),
     StyleConfig: ["steps", "size_px"],
-    RefineOptions: ["steps", "size_px", "style_seed"],
+    refine_options("styleid"): ["steps", "size_px", "style_seed"],
     Recipe: ["seed", "steps"],
     PickConfig: ["seeds", "seed", "steps", "draws"],
     PickOptions: ["prompts"],
     Request: ["steps", "seed", "size_px"],
     _draw: ["count", "seed", "size_px"],
-    _generate: ["steps", "seed", "height", "width"],
+    Sampling: ["steps"],
+    _generate: ["seed", "height", "width"],
 }
 
 

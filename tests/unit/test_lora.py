@@ -358,8 +358,3 @@ def test_bad_options_name_what_is_allowed(sd, tmp_path):
     with pytest.raises(ValueError, match="float32.*'bfloat16'"):
         save_lora(tmp_path / "file", sd, {"unet": added}, dtype="bfloat16")
     assert not (tmp_path / "file").exists()
-
-
-def test_a_layer_with_lora_describes_itself(sd):
-    add_lora(sd.unet, 3, 6, ("to_q",))
-    assert "to_q: LoRALinear(" in str(sd.unet) and "rank 3 x 2" in str(sd.unet)

@@ -8,7 +8,6 @@ not whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from jstyle.sd import files
 from jstyle.sd.folders import remove_folder, whole_folder
+from jstyle.sd.reading import read_object
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 
@@ -62,7 +62,7 @@ def load_state(folder: Path) -> State:
     from jstyle.sd import weights
 
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = read_object(folder / FACTS)
         whole = facts["sha256"] == _hash(folder / TENSORS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from None

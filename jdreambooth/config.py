@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
+from jstyle.sd import limits
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers.options import FIELDS, check_sampler
 
@@ -167,7 +168,9 @@ class TrainConfig:
             value = getattr(self, field.name)
             if check is not None and not (value is None and field.default is None):
                 if not check.holds(value):
-                    raise ValueError(f"{field.name} must be {check.told}, got {value!r}")
+                    raise ValueError(
+                        f"{field.name} must be {check.told}, got {limits.shown(value)}"
+                    )
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
@@ -229,8 +232,9 @@ def _is_number(value) -> bool:
     return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
 
 
-def _whole(least: int) -> _Check:
-    return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
+def _whole(least: int, most: int) -> _Check:
+    told = f"an integer {limits.told(least, most)}"
+    return _Check(told, lambda v: limits.is_whole(v, least, most))
 
 
 def _one_of(names: Iterable[str]) -> _Check:
@@ -256,11 +260,16 @@ _CHECKS = {
     "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
-    "size_px": _whole(8),
-    **dict.fromkeys(("rank", "num_class_images", "class_steps", "steps"), _whole(1)),
-    **dict.fromkeys(("batch", "accumulation", "sample_every", "sample_steps"), _whole(1)),
-    **dict.fromkeys(("random_crops", "warmup_steps", "seed", "checkpoint_every"), _whole(0)),
-    "keep_checkpoints": _whole(1),
+    "size_px": _whole(8, limits.SIDE_PX),
+    "rank": _whole(1, limits.RANK),
+    "num_class_images": _whole(1, limits.PICTURES),
+    "random_crops": _whole(0, limits.PER_PICTURE),
+    "seed": _whole(0, limits.SEED),
+    **dict.fromkeys(("class_steps", "sample_steps"), _whole(1, limits.SAMPLING_STEPS)),
+    **dict.fromkeys(("batch", "accumulation"), _whole(1, limits.TOGETHER)),
+    **dict.fromkeys(("steps", "sample_every"), _whole(1, limits.TRAINING_STEPS)),
+    **dict.fromkeys(("warmup_steps", "checkpoint_every"), _whole(0, limits.TRAINING_STEPS)),
+    "keep_checkpoints": _whole(1, limits.TRAINING_STEPS),
     **dict.fromkeys(("alpha", "min_snr_gamma", "learning_rate"), _ABOVE_0),
     "text_learning_rate": _ABOVE_0,
     **dict.fromkeys(("prior_weight", "offset_noise"), _AT_LEAST_0),

@@ -19,6 +19,7 @@ from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
 from jstyle.sd.console import count
 from jstyle.sd.image import DECODE_ERRORS
+from jstyle.sd.limits import require_whole
 
 from ..generate import progress_of
 from .curves import draw_losses
@@ -56,8 +57,7 @@ def write_report(
     page. Raises OutError, ContestError, ScoresError, or
     ValueError for a size out of range.
     """
-    if not 16 <= size_px <= 2048:
-        raise ValueError(f"size_px must be in 16..2048, got {size_px}")
+    require_whole("size_px", size_px, 16, 2048)
     record = read_record(folder)
     page = record.out.folder / PAGE if page is None else Path(page)
     targets.require_free([page], overwrite)

@@ -11,6 +11,7 @@ from time import perf_counter
 
 from ..sd import image
 from ..sd.files import output_folder
+from ..sd.limits import SEED, SIDE_PX, require_whole
 from ..sd.samplers.options import Sampling
 from . import outputs
 from .inputs import find_model, start
@@ -41,6 +42,10 @@ def generate(
     that the model chose. overwrite: also replace files that are no results of ours.
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
+    require_whole("seed", seed, 0, SEED)
+    for name, side in (("height", height), ("width", width)):
+        if side is not None:
+            require_whole(name, side, 1, SIDE_PX)
     targets = name_pictures(prompts, out)
     outputs.require_free(targets, overwrite)
     with ExitStack() as stack:

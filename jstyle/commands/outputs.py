@@ -12,6 +12,7 @@ from PIL import Image
 
 from .. import __version__
 from ..sd import files, image, targets
+from ..sd.reading import read_object
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
 
@@ -63,11 +64,11 @@ def is_finished(picture: Path, key: str) -> bool:
     """True if the picture is there with a record, and both carry this key: a record may lie beside
     the picture of another run that was at work in the same folder."""
     try:
-        record = json.loads(record_path(picture).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_object(record_path(picture))
+    except files.InputError:
         return False
     told = _told_by(picture)
-    return isinstance(record, dict) and record.get("key") == told.get("key") == key
+    return record.get("key") == told.get("key") == key
 
 
 def _told_by(picture: Path) -> dict:

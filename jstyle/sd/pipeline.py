@@ -25,6 +25,7 @@ from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
 from .samplers.options import Sampling
 from .schedule import Schedule
+from .sizes import require_sizes
 from .startup import jt
 from .tokenizer import Tokenizer
 from .unet import UNet2DConditionModel
@@ -100,13 +101,14 @@ class StableDiffusion:
             ScheduleConfig.from_json(hub.read_config(folder, "scheduler"), scheduler)
         )
         check_together(*configs.values())
+        stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
         longest = configs["text_encoder"].max_position_embeddings
         tokenizer = Tokenizer.from_folder(folder / "tokenizer", longest)
         modules = {}
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])
-            path = hub.weight_file(folder, part, variant)
-            report = weights.load_strict(modules[part], weights.read_weights(path), where=path)
+            path, tensors = stored[part]
+            report = weights.load_strict(modules[part], tensors, where=path)
             modules[part].eval()
             log.info(
                 "%s: %d tensors, %.1f MB, %s", path, report.count, report.bytes / 1e6, report.dtype
@@ -309,6 +311,14 @@ class StableDiffusion:
         for name, size in (("height", height), ("width", width)):
             if size < 1 or size % self.size_multiple:
                 raise ValueError(f"{name} must be a multiple of {self.size_multiple}, got {size}")
+
+
+def _stored(folder: Path, part: str, variant: str | None, config) -> tuple[Path, dict]:
+    """The weights file of a part and its tensors, unread, whose sizes are the configuration's."""
+    path = hub.weight_file(folder, part, variant)
+    tensors = weights.read_weights(path)
+    require_sizes(part, config, tensors, path)
+    return path, tensors
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -158,10 +158,10 @@ def test_what_is_wrong_is_named_when_the_file_is_read(config, text, told):
 @pytest.mark.parametrize(
     "text, told",
     [
-        ("{train: {steps: 0}}", "train: steps must be an integer of at least 1, got 0"),
+        ("{train: {steps: 0}}", "train: steps must be an integer from 1 to 1000000, got 0"),
         ("{refine: {preset: papr}}", "refine: preset must be one of paper, report"),
-        ("{refine: {style_seed: -1}}", "style_seed must be at least 0"),
-        ("{pick: {prompts: 1}}", "pick: prompts must be at least 2"),
+        ("{refine: {style_seed: -1}}", "style_seed must be an integer from 0"),
+        ("{pick: {prompts: 1}}", "pick: prompts must be an integer from 2"),
         ("{generate: {at: 3}}", "at must be a count that train saves (500), got 3"),
         ("{generate: {at: 500}, pick: yes}", "at = 500 and pick are two ways to choose"),
         ("{train: no, pick: yes}", "pick: there is nothing to choose from"),

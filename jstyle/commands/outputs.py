@@ -11,6 +11,7 @@ import numpy as np
 
 from .. import __version__
 from ..sd import files, image
+from ..sd.picture_files import SUFFIXES
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
 
@@ -28,7 +29,7 @@ def picture_path(out: str | Path) -> Path:
 def names_file(out: str | Path) -> bool:
     """True if `out` is meant as one picture, not as a folder. Raises ValueError for a JPEG name."""
     path = Path(out)
-    if path.is_dir() or path.suffix.lower() not in image.SUFFIXES:
+    if path.is_dir() or path.suffix.lower() not in SUFFIXES:
         return False
     return picture_path(path) == path
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...sd.image import list_images
 from ...sd.kernels import softmax
+from ...sd.picture_files import list_images
 from ...sd.startup import jt
 from ..layout import ContestError, raise_problems
 from ..networks.backbones import vgg19

@@ -8,7 +8,6 @@ not whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jstyle.sd import files
+from jstyle.sd.reading import read_object
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 UNFINISHED = ".unfinished-"
@@ -108,7 +108,7 @@ def load_state(folder: Path) -> State:
     from jstyle.sd import weights
 
     try:
-        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        facts = read_object(folder / FACTS)
         whole = facts["sha256"] == _hash(folder / TENSORS)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: not a whole checkpoint ({error})") from None

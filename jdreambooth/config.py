@@ -9,7 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 
+from jstyle.sd import limits
 from jstyle.sd.rng import NUMPY, RNGS
+from jstyle.sd.samplers.options import FIELDS, check_sampler
+
+from .recipe import Recipe
 
 PARTS = ("lora", "full", "kv", "up", "down")
 TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
@@ -23,6 +27,7 @@ DEVICES = ("auto", "cpu", "cuda")
 FREE_ON_RESUME = frozenset(
     ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
     + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
+    + ("sampler", "sigmas", "eta", "rescale")
 )
 
 
@@ -86,6 +91,11 @@ class TrainConfig:
         seed: Of the noise, timesteps, order of the pictures and the LoRA.
         rng: Whose noise a seed gives where pictures are painted (samples, class pictures):
             "numpy", "torch-cpu" or "torch-cuda". Training's own noise is NumPy's.
+        sampler: With which samples and class pictures are painted, see `jstyle generate --help`.
+            Not given means the model's own.
+        sigmas: Their noise levels, "karras" or "exponential", where the sampler admits them.
+        eta: Their fresh noise per step, 0 to 1, where the sampler has that freedom.
+        rescale: Their rescaled guidance, 0 (off) to 1.
         sample_every: Draw the sample prompts before the first step and every so many steps. Not
             given: never.
         sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
@@ -140,6 +150,10 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     rng: str = NUMPY
+    sampler: str | None = None
+    sigmas: str | None = None
+    eta: float = 0.0
+    rescale: float = 0.0
     sample_every: int | None = None
     sample_prompts: str | list[str] | None = None
     sample_steps: int = 25
@@ -156,11 +170,19 @@ class TrainConfig:
             value = getattr(self, field.name)
             if check is not None and not (value is None and field.default is None):
                 if not check.holds(value):
-                    raise ValueError(f"{field.name} must be {check.told}, got {value!r}")
+                    raise ValueError(
+                        f"{field.name} must be {check.told}, got {limits.shown(value)}"
+                    )
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
+    def recipe(self, steps: int, guidance: float) -> Recipe:
+        """How samples or class pictures are painted."""
+        how = {name: getattr(self, name) for name in FIELDS if name not in ("steps", "guidance")}
+        return Recipe(seed=self.seed, steps=steps, guidance=guidance, **how)
+
     def _check_together(self) -> None:
+        check_sampler(self.sampler, self.sigmas, self.eta)
         self._check_captions()
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
@@ -213,8 +235,9 @@ def _is_number(value) -> bool:
     return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
 
 
-def _whole(least: int) -> _Check:
-    return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
+def _whole(least: int, most: int) -> _Check:
+    told = f"an integer {limits.told(least, most)}"
+    return _Check(told, lambda v: limits.is_whole(v, least, most))
 
 
 def _one_of(names: tuple[str, ...]) -> _Check:
@@ -223,6 +246,7 @@ def _one_of(names: tuple[str, ...]) -> _Check:
 
 _TEXT = _Check("text that is not empty", lambda v: isinstance(v, str) and v.strip() != "")
 _SWITCH = _Check("true or false", lambda v: isinstance(v, bool))
+_NUMBER = _Check("a finite number", _is_number)
 _ABOVE_0 = _Check("a finite number above 0", lambda v: _is_number(v) and v > 0)
 _AT_LEAST_0 = _Check("a finite number, at least 0", lambda v: _is_number(v) and v >= 0)
 _BELOW_1 = _Check("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
@@ -239,15 +263,22 @@ _CHECKS = {
     "train": _one_of(PARTS),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
-    "size_px": _whole(8),
-    **dict.fromkeys(("rank", "num_class_images", "class_steps", "steps"), _whole(1)),
-    **dict.fromkeys(("batch", "accumulation", "sample_every", "sample_steps"), _whole(1)),
-    **dict.fromkeys(("random_crops", "warmup_steps", "seed", "checkpoint_every"), _whole(0)),
-    "keep_checkpoints": _whole(1),
+    "size_px": _whole(8, limits.SIDE_PX),
+    "rank": _whole(1, limits.RANK),
+    "num_class_images": _whole(1, limits.PICTURES),
+    "random_crops": _whole(0, limits.PER_PICTURE),
+    "seed": _whole(0, limits.SEED),
+    **dict.fromkeys(("class_steps", "sample_steps"), _whole(1, limits.SAMPLING_STEPS)),
+    **dict.fromkeys(("batch", "accumulation"), _whole(1, limits.TOGETHER)),
+    **dict.fromkeys(("steps", "sample_every"), _whole(1, limits.TRAINING_STEPS)),
+    **dict.fromkeys(("warmup_steps", "checkpoint_every"), _whole(0, limits.TRAINING_STEPS)),
+    "keep_checkpoints": _whole(1, limits.TRAINING_STEPS),
     **dict.fromkeys(("alpha", "min_snr_gamma", "learning_rate"), _ABOVE_0),
     "text_learning_rate": _ABOVE_0,
-    **dict.fromkeys(("prior_weight", "class_guidance", "offset_noise"), _AT_LEAST_0),
-    **dict.fromkeys(("weight_decay", "max_grad_norm", "sample_guidance"), _AT_LEAST_0),
+    **dict.fromkeys(("prior_weight", "offset_noise"), _AT_LEAST_0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm"), _AT_LEAST_0),
+    **dict.fromkeys(("class_guidance", "sample_guidance"), _NUMBER),
+    **dict.fromkeys(("eta", "rescale"), _SHARE),
     "ema_decay": _BELOW_1,
     "caption_dropout": _SHARE,
 }

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jstyle.sd import files, image
-from jstyle.sd.noise import gaussian
+from jstyle.sd.noise import InjectedNoise, gaussian
 from jstyle.sd.schedule import add_noise
 
 from . import runs
@@ -93,25 +93,27 @@ def make_picture(
 
     start: a picture like it, brought to the noise level from which recipe.strength of the steps are
     left (SDEdit, arXiv:2108.01073; the steps are counted as diffusers counts them). advance() is
-    called after every step. Raises ValueError for a size that does not fit the model.
+    called for every evaluation of the network. Raises ValueError for a size that does not fit.
     """
+    from jstyle.sd.sampling import last
     from jstyle.sd.startup import jt
 
     sd.check_size(size_px, size_px)
     side = size_px // sd.vae_scale
     z, skipped = gaussian((sd.unet.config.in_channels, side, side), seed, recipe.rng)[None], 0
     if start is not None:
-        skipped = recipe.steps - recipe.evaluations
-        t = int(sd.schedule.timesteps(recipe.steps)[skipped])
-        z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, sd.schedule.abar_at(t))
+        skipped = recipe.steps - recipe.steps_taken
+        plan = sd.plan(recipe.steps, recipe.sampler, recipe.sigmas, recipe.eta)
+        level = plan.levels.steps[skipped].here
+        z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, level.abar)
     negative = None if recipe.guidance == 1.0 else sd.encode_text([recipe.negative])
     context = sd.encode_text([text])
     z = jt.array(z)
-    for _, step in sd.denoise(z, context, recipe.steps, recipe.guidance, negative, start=skipped):
-        z = step
-        if advance is not None:
-            advance()
-    return sd.decode(z)
+    how = {**recipe.walk(), "negative_context": negative, "start": skipped}
+    how["noise"] = InjectedNoise([seed], recipe.rng)
+    if advance is not None:
+        how["evaluated"] = advance
+    return sd.decode(last(sd.sample(z, context, recipe.steps, **how), z))
 
 
 class _Silent:

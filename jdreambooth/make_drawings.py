@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jstyle.sd import files, image
+from jstyle.sd import files, image, limits
 
 from . import drawings
 
@@ -30,9 +30,9 @@ def make_drawings(
     """
     names = [name.strip() for name in obj.split(",")]
     captions = {name: drawings.caption(name, style) for name in names}
-    for name, value, least in (("count", count, 1), ("seed", seed, 0), ("size_px", size_px, 16)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    limits.require_whole("count", count, 1, limits.PICTURES)
+    limits.require_whole("seed", seed, 0, limits.SEED)
+    limits.require_whole("size_px", size_px, 16, limits.SIDE_PX)
     folder = files.writable_folder(out)
     paths, lines = [], []
     for i, number in enumerate(range(seed, seed + count)):

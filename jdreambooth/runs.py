@@ -5,13 +5,15 @@ Reads only, and loads no network before it is asked to.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jstyle.sd.files import InputError, MissingFile
+from jstyle.sd.reading import read_object
 
 from .config import TrainConfig
 
@@ -69,14 +71,11 @@ def open_run(folder: str | Path) -> Run:
 
 def _read_json(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return read_object(path)
+    except MissingFile:
         raise RunError(f"{path}: no such file, so {path.parent} is not a run") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: must hold an object")
-    return found
+    except InputError as error:
+        raise RunError(str(error)) from None
 
 
 def load_model(run: Run, step: int | None) -> StableDiffusion:
@@ -97,7 +96,7 @@ def picture_size(run: Run, sd: StableDiffusion) -> int:
     """Side in pixels of the run's pictures."""
     if run.config.size_px is not None:
         return run.config.size_px
-    return sd.unet.config.sample_size * sd.vae_scale
+    return sd.picture_size
 
 
 @contextmanager

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tensorboardX import SummaryWriter
 
+from jstyle.sd.reading import read_object
 from jstyle.sd.startup import jt
 
 from .config import TrainConfig
 from .plots import plot_losses
-from .recipe import Recipe
 from .runs import CAPTIONS, METRICS
 from .samples import Sampler, first_captions
 from .train import RunReport, train
@@ -69,8 +68,8 @@ class Session:
         cfg = self.cfg
         prompts = cfg.sample_prompts
         if prompts is None:
-            prompts = first_captions(json.loads((self.folder / CAPTIONS).read_text("utf-8")))
-        recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance, rng=cfg.rng)
+            prompts = first_captions(read_object(self.folder / CAPTIONS))
+        recipe = cfg.recipe(cfg.sample_steps, cfg.sample_guidance)
         return Sampler(self.folder, prompts, recipe, cfg.size_px)
 
     def draw(self) -> None:

@@ -126,7 +126,7 @@ class Run:
 
     def _dataset(self, pictures: list[Instance], captions: dict[str, str]) -> Dataset:
         cfg, sd = self.cfg, self.sd
-        size = cfg.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = cfg.size_px or sd.picture_size
         sd.check_size(size, size)
         views = {"crops": cfg.random_crops, "flip": cfg.random_flip, "seed": cfg.seed}
         classes = []
@@ -157,12 +157,9 @@ class Run:
             cfg.class_prompt,
             cfg.num_class_images,
             size_px,
-            cfg.seed,
-            cfg.class_steps,
-            cfg.class_guidance,
+            cfg.recipe(cfg.class_steps, cfg.class_guidance),
             lambda done, total: self.progress("class", done, total, {}),
             cfg.skip_bad_images,
-            cfg.rng,
         )
 
     def _encode_captions(self) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from . import __version__, options
 from .config import StyleConfig
+from .methods import find_method
 from .sd.console import Command, Program, count, progress_bar, say
 
 USAGE = """\
@@ -34,9 +35,10 @@ first steps:
 """
 
 
-def _style_config(args: Namespace) -> StyleConfig:
-    names = [field.name for field in fields(StyleConfig) if field.name in args]
-    return StyleConfig(**{name: args[name] for name in names})
+def _style_config(args: Namespace, config: type = StyleConfig):
+    """The options of a method among those of a command."""
+    names = [field.name for field in fields(config) if field.name in args]
+    return config(**{name: args[name] for name in names})
 
 
 def _several(value) -> list[str]:
@@ -47,10 +49,10 @@ def _several(value) -> list[str]:
 def _stylize(args: Namespace) -> int:
     from .commands.stylize import stylize
 
-    cfg = _style_config(args)
+    cfg = _style_config(args, find_method(args.method).Config)
     words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
     model = (args.model, args.variant, args.device, _several(args.lora))
-    done = stylize(*words, *model, tell=partial(say, args), batch=args.batch)
+    done = stylize(*words, *model, tell=partial(say, args), batch=args.batch, method=args.method)
     if done.skipped:
         say(args, f"skipped {count(done.skipped, 'finished result')}")
     if done.written:
@@ -77,12 +79,13 @@ def _reconstruct(args: Namespace) -> int:
 
 def _generate(args: Namespace) -> int:
     from .commands.generate import generate
+    from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "rng", "steps", "guidance", "negative", "height", "width")
-    names += ("model", "variant", "device")
+    names = ("seed", "negative", "height", "width", "model", "variant", "device")
     given = {name: args[name] for name in names}
     given |= {"loras": _several(args.lora), "tell": partial(say, args)}
-    for path in generate(_several(args.prompt), args.out, progress_bar(args, "eval"), **given):
+    how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
+    for path in generate(_several(args.prompt), args.out, how, bar, **given):
         say(args, f"wrote {path}")
     return 0
 
@@ -164,7 +167,9 @@ def _doctor(args: Namespace) -> int:
 
 
 COMMANDS = {
-    "stylize": Command("content images in the style of style images", options.stylize, _stylize),
+    "stylize": Command(
+        "content images in the style of style images", options.stylize, _stylize, varies=True
+    ),
     "reconstruct": Command(
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),

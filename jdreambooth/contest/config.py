@@ -21,6 +21,8 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from jstyle.sd.limits import SIDE_PX, is_whole, shown, told
+
 from ..config import CAPTION_SOURCES
 from . import options
 from .options import SECTIONS, OptionError, StyleOptions
@@ -128,5 +130,5 @@ def _check_wide(values: dict) -> None:
             if not (name == "variant" and values[name] is None):
                 raise OptionError(f"{name} must be text, got {values[name]!r}")
     size = values.get("size_px")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 8):
-        raise OptionError(f"size_px must be an integer of at least 8, got {size!r}")
+    if size is not None and not is_whole(size, 8, SIDE_PX):
+        raise OptionError(f"size_px must be an integer {told(8, SIDE_PX)}, got {shown(size)}")

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from jstyle.sd.limits import TOGETHER, require_whole
+
 from .execute import Outcome, Tell, run_style
 from .task import Task
 from .worker import Worker
@@ -23,8 +25,8 @@ def check_engine(engine: str, jobs: int | None) -> None:
     """Raise ValueError for another engine or fewer than one job."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if jobs is not None:
+        require_whole("jobs", jobs, 1, TOGETHER)
 
 
 def run_styles(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,9 @@ import numpy as np
 from jstyle.score.histogram import hist_scores
 from jstyle.score.layout import Contest, ContestError, Style, read_contest
 from jstyle.score.total import METRICS
+from jstyle.sd.files import InputError
 from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
+from jstyle.sd.reading import parse_json, read_object
 
 from ..pick import RECORD as PICKED
 from ..plots import read_metrics
@@ -101,9 +102,10 @@ def told_by(path: Path) -> dict:
     """What a picture says about how it was made; {} if it says nothing or cannot be read."""
     try:
         with open_picture(path) as picture:
-            return json.loads(picture.info.get("jstyle", "{}"))
+            found = parse_json(picture.info.get("jstyle", "{}"), path)
     except (*DECODE_ERRORS, OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _losses(path: Path) -> dict[str, np.ndarray]:
@@ -117,7 +119,7 @@ def _pick(folder: Path) -> dict:
     manifest = read_manifest(folder)
     if manifest is None or not manifest.done:
         return {}
-    found = json.loads((folder / PICKED).read_text(encoding="utf-8"))
+    found = read_object(folder / PICKED)
     return {**found, "used": manifest.facts["step"]}
 
 
@@ -135,13 +137,13 @@ def read_scores(path: str | Path) -> dict:
     Raises ScoresError.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = read_object(path)
         for values in (found, *found["styles"].values()):
             for name in (TOTAL, *METRICS):
                 if values.get(name) is not None:
                     float(values[name])
-    except FileNotFoundError:
-        raise ScoresError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except InputError as error:
+        raise ScoresError(str(error)) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ScoresError(f"{path}: is not what `jstyle score --json` writes") from None
     return found

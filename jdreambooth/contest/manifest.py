@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from jstyle.sd import files
+from jstyle.sd.reading import read_object
 
 from ..checkpoint import remove_folder
 
@@ -49,8 +50,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a stage's folder, or None where there is none that can be read."""
     try:
-        return Manifest(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Manifest(**read_object(folder / FILE))
+    except (ValueError, TypeError):
         return None
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from jstyle.score.total import METRICS
 from jstyle.sd import files
 from jstyle.sd.console import count
+from jstyle.sd.limits import require_whole
 from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
 
 from ..generate import progress_of
@@ -54,8 +55,7 @@ def write_report(
     the thumbnails. bar(total) makes a progress bar. Raises OutError, ContestError, ScoresError, or
     ValueError for a size out of range.
     """
-    if not 16 <= size_px <= 2048:
-        raise ValueError(f"size_px must be in 16..2048, got {size_px}")
+    require_whole("size_px", size_px, 16, 2048)
     record = read_record(folder)
     given = None if scores is None else read_scores(scores)
     found = collect(record, given)

@@ -10,10 +10,11 @@ from time import perf_counter
 import numpy as np
 
 from ..config import StyleConfig
+from ..methods.styleid import StyleID
 from ..sd import hub, image
 from . import outputs
 from .inputs import Picture, Started, check_picture, find_model, start
-from .stylize import Pair, Summary, name_results, result_key, run_pairs
+from .stylize import Pair, Summary, make_pairs, name_results, run_pairs
 
 PICTURES = hub.TINY / "demo"  # content_*.png, style_*.png, PROVENANCE.md
 GRID = "grid.png"
@@ -45,14 +46,14 @@ def demo(
     summary, seconds = Summary(), (0.0, 0.0, 0.0, 0.0)
     with outputs.writable(out):
         found = find_model("tiny")
-        pairs = [Pair(c, s, path, result_key(c, s, cfg, found)) for (c, s), path in targets.items()]
+        pairs = make_pairs(targets, StyleID, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary.skipped = len(pairs) - len(todo)
         if todo:
             with start(found, device) as started:
                 warm = _warm_up(started, todo[0], cfg)
                 before = perf_counter()
-                run_pairs(started, found, todo, cfg, bar, summary)
+                run_pairs(started, found, todo, StyleID, cfg, bar, summary)
                 pictures_seconds = perf_counter() - before
                 seconds = (started.start_seconds, started.load_seconds, warm, pictures_seconds)
         grid = Path(out) / GRID

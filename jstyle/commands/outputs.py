@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from .. import __version__
 from ..sd import files, image
 from ..sd.picture_files import SUFFIXES
+from ..sd.reading import read_object
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
 
@@ -70,7 +70,7 @@ def write_result(picture: Path, pixels: np.ndarray, record: dict) -> None:
 def is_finished(picture: Path, key: str) -> bool:
     """True if the picture is there with a record that carries this key."""
     try:
-        record = json.loads(record_path(picture).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_object(record_path(picture))
+    except files.InputError:
         return False
-    return picture.is_file() and isinstance(record, dict) and record.get("key") == key
+    return picture.is_file() and record.get("key") == key

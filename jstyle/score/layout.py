@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..sd.files import InputError
 from ..sd.picture_files import DECODE_ERRORS, ImageError, list_images, open_picture, own_bound
+from ..sd.reading import read_json
 
 PROMPTS = "prompt.json"
 IMAGES = "images"
@@ -96,15 +98,9 @@ def _read_style(folder: Path, problems: list[str]) -> Style:
 def _read_prompts(path: Path, problems: list[str]) -> tuple[str, ...]:
     """In the order of the keys as numbers. Appends what is wrong, each with the path."""
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
-    except FileNotFoundError:
-        problems.append(f"{path}: no such file")
-        return ()
-    except OSError as error:
-        problems.append(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})")
-        return ()
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-        problems.append(f"{path}: invalid JSON ({error})")
+        pairs = read_json(path, _Pairs)
+    except InputError as error:
+        problems.append(str(error))
         return ()
     if not isinstance(pairs, _Pairs) or not pairs:
         problems.append(f'{path}: must be an object such as {{"0": "Dolphin", "1": "Bread"}}')

@@ -14,14 +14,23 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
+
+from .files import InputError
+from .printable import error_line, visible
+from .reading import read_yaml_text, require_unicode
 
 log = logging.getLogger("jstyle")
+
+
+MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts", "inside"}
 
 
 class UsageError(ValueError):
@@ -32,12 +41,35 @@ class Terminated(SystemExit):
     """SIGTERM arrived: unwind, so that temporary files go, and exit with 143."""
 
 
+class ConfigFile(ActionConfigFile):
+    """--config: a YAML file, read like every file of a user before its options are taken."""
+
+    def __call__(self, parser, cfg, values, option_string=None):
+        try:
+            text = read_yaml_text(values)
+            found = get_loader("yaml")(text)
+        except InputError as error:
+            raise UsageError(str(error)) from None
+        except ValueError as error:  # a number of 5,000 digits
+            raise UsageError(f"{values}: {error}") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"{values}: not YAML ({one_line(str(error))})") from None
+        parser.config_file = values
+        if not isinstance(found, (dict, type(None))):
+            raise UsageError(f"{values}: must hold options with values, such as steps: 30")
+        if found:
+            self.apply_config(parser, cfg, self.dest, text)
+
+
 class Parser(ArgumentParser):
     """The options of one command. `presets`: name -> values that are defaults under the words."""
 
     presets: Mapping[str, dict] = {}
+    config_file: str | None = None
 
     def add_argument(self, *names, **options):
+        if options.get("action") == "config":
+            options["action"] = ConfigFile
         return super().add_argument(*map(_dashed, names), **options)
 
     def add_fields(self, config: type, skip: set[str] = frozenset()) -> None:
@@ -65,9 +97,42 @@ class Parser(ArgumentParser):
                     raise UsageError(f"preset must be one of {allowed}, got {args.preset!r}")
                 self.set_defaults(self.presets[args.preset])
                 args = self.parse_args(words)
-            return args
-        except (ArgumentError, TypeError) as error:  # TypeError: a YAML file of an odd shape
-            raise UsageError(one_line(_plain(str(error)))) from None
+        except UsageError:
+            raise
+        except RecursionError:
+            raise UsageError("a value is nested too deeply") from None
+        except (ArgumentError, TypeError, ValueError) as error:  # TypeError: YAML of an odd shape
+            raise UsageError(self._placed(one_line(_plain(str(error))), words)) from None
+        _require_texts(args)
+        return args
+
+    def _placed(self, message: str, words: list[str]) -> str:
+        """The message, with the --config file if the option it names is not among the words."""
+        given = {word.partition("=")[0] for word in words}
+        option = re.match(r"--[\w-]+", message)
+        from_file = self.config_file is not None and not (option and option[0] in given)
+        return f"{self.config_file}: {message}" if from_file else message
+
+
+def _require_texts(args: Namespace) -> None:
+    """Raise UsageError for an option whose text is empty, though that means something else where a
+    path is asked for, or which no file could hold."""
+    for name, text in _texts(args):
+        option = _dashed(f"--{name}")
+        if not text and name not in MAY_BE_EMPTY:
+            raise UsageError(f"{option} must not be empty")
+        try:
+            require_unicode(text, option)
+        except InputError as error:
+            raise UsageError(f"{error}: {text!r}") from None
+
+
+def _texts(args: Namespace) -> Iterator[tuple[str, str]]:
+    """(name, text) of every option that is text, or a list of texts."""
+    for name, value in vars(args).items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, str):
+                yield name, one
 
 
 def make_parser(prog: str, description: str, examples: str) -> Parser:
@@ -86,7 +151,7 @@ def make_parser(prog: str, description: str, examples: str) -> Parser:
 
 
 def add_config(parser: Parser) -> None:
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_argument("--config", action=ConfigFile, help="a YAML file with any of these options")
 
 
 def add_device(parser: Parser) -> None:
@@ -106,6 +171,27 @@ def add_model(parser: Parser) -> None:
         "--variant", type=str | None, default=None, help="of the weight files, such as fp16"
     )
     add_device(parser)
+
+
+def asked_for(option: str, words: Sequence[str]) -> str | None:
+    """The value of --option in the words or else in their --config file, before they are parsed."""
+    found = _value_of(f"--{option}", words)
+    config = _value_of("--config", words)
+    if found is None and config is not None:
+        with suppress(ValueError, yaml.YAMLError):  # told when the words are parsed
+            given = yaml.safe_load(read_yaml_text(config))
+            found = given.get(option) if isinstance(given, dict) else None
+    return None if found is None else str(found)
+
+
+def _value_of(name: str, words: Sequence[str]) -> str | None:
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            found = after
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _keep_lines(formatter: type) -> type:
@@ -129,11 +215,13 @@ def _dashed(word: str) -> str:
 
 
 class Command(NamedTuple):
-    """`told` is its line in the list of commands; `run` returns the exit code."""
+    """`told` is its line in the list of commands; `run` returns the exit code. varies: the options
+    depend on the words, which `make_parser` is then given."""
 
     told: str
-    make_parser: Callable[[], Parser]
+    make_parser: Callable[..., Parser]
     run: Callable[[Namespace], int]
+    varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -171,9 +259,12 @@ class Program:
 
     def _run(self, name: str, words: list[str]) -> int:
         command = self.commands[name]
-        args = command.make_parser().parse(words)
+        given = (words,) if command.varies else ()
+        args = command.make_parser(*given).parse(words)
+        with suppress(AttributeError):  # a stream that someone else put there
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does by itself
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None
-        logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.basicConfig(handlers=[_handler()])
         log.setLevel(asked or logging.WARNING)
         logging.getLogger(self.name.split()[0]).setLevel(asked or self.level)
         signal.signal(signal.SIGTERM, _end)
@@ -198,10 +289,25 @@ class Program:
     def _reason(self, error: Exception) -> str:
         if isinstance(error, OSError) and error.strerror:
             return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if isinstance(error, UnicodeError):
+            return f"a text that is not UTF-8: {error.object[:80]!r}"
+        if isinstance(error, RecursionError):
+            return "something is nested too deeply"
         if isinstance(error, MemoryError):
             return f"out of memory; {self.short_of_memory}"
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         return one_line(str(text)) or type(error).__name__
+
+
+class _Visible(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Visible("%(name)s: %(message)s"))
+    return handler
 
 
 def _end(number, frame):
@@ -216,7 +322,7 @@ def _leave_signals_to_parent():
 
 
 def _fail(name: str, message: str, code: int) -> int:
-    print(f"{name}: error: {message}", file=sys.stderr)
+    print(f"{name}: error: {error_line(message)}", file=sys.stderr)
     return code
 
 
@@ -253,7 +359,7 @@ def progress_bar(args: Namespace, unit: str) -> Callable:
 def say(args: Namespace, text: str) -> None:
     """Print, unless --quiet was given."""
     if not args.quiet:
-        print(text)
+        print(visible(text, keep="\n\t"))
 
 
 def count(n: int, thing: str) -> str:

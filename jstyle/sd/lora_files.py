@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .files import InputError
+from .reading import parse_json
 from .weights import (
     Rule,
     StoredTensor,
@@ -146,9 +148,9 @@ def _whole(roles: Mapping[str, np.ndarray]) -> bool:
 
 def _header(path: Path, metadata: Mapping[str, str], key: str) -> dict:
     try:
-        value = json.loads(metadata.get(key, "{}"))
-    except ValueError as error:
-        raise WeightsError(f"{path}: {key} in the header is not JSON ({error})") from error
+        value = parse_json(metadata.get(key, "{}"), f"{path}: {key} in the header")
+    except InputError as error:
+        raise WeightsError(str(error)) from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: {key} in the header is not an object")
     return value

@@ -61,6 +61,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "gradient_checkpointing": True,
         "seed": 5,
         "rng": "torch-cpu",
+        "sampler": "euler",
+        "sigmas": "karras",
+        "eta": 0.5,
+        "rescale": 0.5,
     },
     "pick": {
         "seeds": 3,
@@ -74,6 +78,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "by": "score",
         "style_margin": 0.1,
         "rng": "torch-cpu",
+        "sampler": "euler",
+        "sigmas": "karras",
+        "eta": 0.5,
+        "rescale": 0.5,
         "prompts": 2,
     },
     "generate": {
@@ -85,6 +93,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "strength": 0.5,
         "template": "{prompt}",
         "rng": "torch-cpu",
+        "sampler": "euler",
+        "sigmas": "karras",
+        "eta": 0.5,
+        "rescale": 0.5,
     },
     "refine": {
         "steps": 3,
@@ -176,10 +188,13 @@ def test_another_value_of_an_option_makes_its_stage_due_and_no_earlier_one(conte
         if name == "train_text_encoder":
             value = True
         changed = left(contest, {**EVERYTHING, section: {**given, name: value}})
-        shared = name == "rng" or name == "seed" or name.startswith(("class_", "num_class"))
+        shared = name in PAINTED or name.startswith(("class_", "num_class"))
         first = "prior" if section == "train" and shared else section
         first = "pick" if name == "template" else first  # which paints the same texts
         assert changed == order[order.index(first) :], name
+
+
+PAINTED = ("rng", "seed", "sampler", "sigmas", "eta", "rescale")  # class pictures too
 
 
 def test_what_moves_nothing_makes_nothing_due(contest):

@@ -59,9 +59,15 @@ def test_the_average_is_the_pixel_mean(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"guidance": float("nan")}, "guidance must be"),
+        ({"seed": -1}, "seed must be an integer from 0"),
+        ({"steps": 0}, "steps must be an integer from 1 to 1000, got 0"),
+        ({"guidance": float("nan")}, "guidance must be a finite number"),
+        ({"sampler": "dmp++2m"}, r"sampler must be one of ddim, .*unipc.*, got 'dmp\+\+2m'"),
+        ({"sampler": "ddim", "sigmas": "karras"}, r"admits no sigmas karras; these do: euler, "),
+        ({"sigmas": "linear"}, "sigmas must be karras or exponential, got 'linear'"),
+        ({"sampler": "heun", "eta": 0.5}, "heun has no eta, got 0.5; ddim has"),
+        ({"eta": 1.5}, r"eta must be in \[0, 1\], got 1.5"),
+        ({"rescale": -0.1}, r"rescale must be in \[0, 1\], got -0.1"),
         ({"strength": 0.0}, "strength must be above 0"),
         ({"strength": 1.1}, "at most 1, got 1.1"),
         ({"template": "in style_05"}, "must contain {prompt}"),

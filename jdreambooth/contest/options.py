@@ -16,7 +16,8 @@ from typing import Union, get_args, get_origin, get_type_hints
 from jstyle.methods import DEFAULT, find_method
 from jstyle.sd.limits import PICTURES, SEED, require_whole
 
-from ..config import TrainConfig
+from ..config import AUTO, TrainConfig
+from ..config import TEMPLATE as BY_PROMPT
 from ..recipe import Recipe
 from ..verdict import PickConfig
 
@@ -175,6 +176,8 @@ def merged(base: dict | None, over: dict | None) -> dict | None:
     dropped = {
         name for pair in INSTEAD if over.keys() & set(pair) for name in pair if name not in over
     }
+    if over.get("captions") in (AUTO, BY_PROMPT):  # which go with a prompt
+        dropped.discard("instance_prompt")
     kept = {name: value for name, value in base.items() if name not in dropped}
     if "steps" in over and kept.get("save_at"):
         kept["save_at"] = _up_to(over["steps"], kept["save_at"])

@@ -18,8 +18,8 @@ from PIL import Image
 from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
 from jstyle.sd.console import count
-from jstyle.sd.image import DECODE_ERRORS
 from jstyle.sd.limits import require_whole
+from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
 
 from ..generate import progress_of
 from .curves import draw_losses
@@ -196,7 +196,7 @@ def _image(path: Path, alt: str, size_px: int, mark: str = "") -> str:
 def thumbnail(path: Path, size_px: int) -> str | None:
     """A picture as a data URI, its longer side at most size_px; None if it cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             small = picture.convert("RGB")
         small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     except (*DECODE_ERRORS, OSError, ValueError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jstyle.sd.folders import remove_folder
-from jstyle.sd.image import SUFFIXES
+from jstyle.sd.picture_files import pictures_in
 
 from .. import runs
 from ..captions import make_captions
@@ -66,15 +66,8 @@ class Prior(Stage):
     def _given(self) -> dict[str, str]:
         """Pictures that the user has put into the folder."""
         folder = self.task.options.train.class_dir
-        paths = (
-            [] if folder is None or not Path(folder).is_dir() else sorted(Path(folder).iterdir())
-        )
-        mine = ("class-", ".")
-        return {
-            path.name: digest(path)
-            for path in paths
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(mine)
-        }
+        there = [] if folder is None or not Path(folder).is_dir() else pictures_in(folder)
+        return {p.name: digest(p) for p in there if not p.name.startswith("class-")}
 
     def count(self) -> tuple[int, str]:
         return self._wanted(), self.unit

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .. import __version__
 from ..sd import files, image, targets
+from ..sd.picture_files import DECODE_ERRORS, SUFFIXES, ImageError, open_picture
 from ..sd.reading import read_object
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
@@ -30,7 +30,7 @@ def picture_path(out: str | Path) -> Path:
 def names_file(out: str | Path) -> bool:
     """True if `out` is meant as one picture, not as a folder. Raises ValueError for a JPEG name."""
     path = Path(out)
-    if os.path.isdir(path) or path.suffix.lower() not in image.SUFFIXES:
+    if os.path.isdir(path) or path.suffix.lower() not in SUFFIXES:
         return False
     return picture_path(path) == path
 
@@ -74,8 +74,8 @@ def is_finished(picture: Path, key: str) -> bool:
 def _told_by(picture: Path) -> dict:
     """What a picture says about how it was made; {} if it says nothing or cannot be read."""
     try:
-        with Image.open(picture) as opened:
+        with open_picture(picture) as opened:
             told = json.loads(opened.info.get("jstyle", "{}"))
-    except (*image.DECODE_ERRORS, TypeError):
+    except (ImageError, *DECODE_ERRORS, TypeError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -79,24 +79,27 @@ def _guess(data: bytes) -> str:
     return "GBK" if paired else "Latin-1 or Windows-1252"
 
 
-def read_json(path: str | os.PathLike, hook: Callable | None = None) -> Any:
-    """The value in a JSON file. hook: json's object_pairs_hook. Raises like read_text, parse_json.
+def read_json(path: str | os.PathLike, hook: Callable | None = None, infinite: bool = False) -> Any:
+    """The value in a JSON file; hook and infinite as for parse_json.
 
     Raises InputError, MissingFile where there is no such file.
     """
-    return parse_json(read_text(path), path, hook)
+    return parse_json(read_text(path), path, hook, infinite)
 
 
-def read_object(path: str | os.PathLike) -> dict:
+def read_object(path: str | os.PathLike, infinite: bool = False) -> dict:
     """The object in a JSON file. Raises InputError also when it holds something else."""
-    found = read_json(path)
+    found = read_json(path, infinite=infinite)
     if not isinstance(found, dict):
         raise InputError(f"{path}: must hold an object, got {kind_of(found)}")
     return found
 
 
-def parse_json(text: str | bytes, where: object, hook: Callable | None = None) -> Any:
-    """The value in JSON text. `where` names it in errors.
+def parse_json(
+    text: str | bytes, where: object, hook: Callable | None = None, infinite: bool = False
+) -> Any:
+    """The value in JSON text. `where` names it in errors. hook: json's object_pairs_hook. infinite:
+    take Infinity, -Infinity and NaN, which diffusers writes into configurations.
 
     Raises InputError for what is no JSON, is nested deeper than DEEPEST, or holds NaN, Infinity,
     a number beyond float64, a NUL character or half a surrogate pair.
@@ -105,7 +108,10 @@ def parse_json(text: str | bytes, where: object, hook: Callable | None = None) -
         text = decode(text, where)
     try:
         found = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=hook
+            text,
+            parse_constant=float if infinite else _no_constant,
+            parse_float=_finite,
+            object_pairs_hook=hook,
         )
     except RecursionError:
         raise InputError(f"{where}: nested deeper than {DEEPEST} levels") from None

@@ -74,7 +74,7 @@ class ContestConfig:
         """With paths that are relative to this file taken from its folder."""
         for section, name in (("train", "captions"), ("train", "class_dir"), ("generate", "init")):
             path = (sections[section] or {}).get(name)
-            if isinstance(path, str) and path != AVERAGE:
+            if isinstance(path, str) and path.strip() and path != AVERAGE:
                 sections[section] = {**sections[section], name: str(self.folder / path)}
         return sections
 

@@ -6,7 +6,7 @@ Loads no backbone, so a command line can show its help without one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd import limits
@@ -14,20 +14,25 @@ from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers.options import FIELDS, check_sampler
 
 from .recipe import Recipe
+from .trainables import TRAINABLES, WITH_TEXT_ENCODER
 
-PARTS = ("lora", "full", "kv", "up", "down")
-TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
 TARGETS = ("attention", "feed-forward", "convolutions")
 SCHEDULES = ("constant", "linear", "cosine")
 CASES = ("keep", "lower")
+TEMPLATE, SIDECAR, METADATA, AUTO = CAPTION_SOURCES = ("template", "sidecar", "metadata", "auto")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
-# What may differ between a run and its continuation: none of it moves a trained number.
-FREE_ON_RESUME = frozenset(
-    ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
-    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
-    + ("sampler", "sigmas", "eta", "rescale")
+OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
+PLACES = frozenset(("instance_dir", "captions", "class_dir"))  # what is there counts, not where
+# What moves no trained number: none of it is in what a run saves.
+NOT_SHAPING = frozenset(
+    ("device", "save_at", "checkpoint_every", "keep_checkpoints")
+    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance")
+    + (*OF_THE_CALL, *PLACES)
 )
+# What may differ between a run and its continuation. What is in the places is compared itself, and
+# so are the class pictures, all that the last ones could change.
+FREE_ON_RESUME = NOT_SHAPING | {"rng", "sampler", "sigmas", "eta", "rescale"}
 
 
 @dataclass(frozen=True)
@@ -35,15 +40,20 @@ class TrainConfig:
     """Options of one training run. Defaults: a style LoRA as contestants train it.
 
     Args:
-        instance_dir: Folder with the pictures to learn.
+        instance_dir: Folder with the pictures to learn; or a folder of folders like "10_sks fox",
+            whose pictures are drawn ten times where those of "1_..." are drawn once.
         out: Folder of the run; everything is written there.
         model: "tiny" (shipped), a folder in diffusers format, "sd21", or a hub id "owner/name".
         variant: Of the weight files, such as fp16.
         device: "cpu", "cuda", or "auto": cuda where Jittor can use it.
         instance_prompt: The caption of every picture. "{stem}" stands for the file's name without
             suffix, underscores as spaces and trailing ones dropped: "{stem} in style_05".
-        captions: A captions.jsonl (a {"file", "caption"} object per line) or captions.txt (a file
-            name, a tab and the caption per line) instead of an instance prompt.
+        captions: Where captions are from. "template": the instance prompt, which is also the
+            default. "sidecar": NAME.txt beside NAME.png. "metadata": metadata.jsonl in the folder
+            (a {"file_name", "text"} object per line). "auto": for each picture the first of these
+            that there is: metadata, sidecar, the instance prompt, the words of a folder called
+            "10_words". Else a file with them all: captions.jsonl (a {"file", "caption"} object per
+            line) or captions.txt (a file name, a tab and the caption per line).
         caption_case: "keep" or "lower" the letters of the captions.
         size_px: Side of the training pictures. Not given means the size the model was trained on.
         random_crops: Encode that many random crops of each picture, 8/9 of its shorter side
@@ -177,12 +187,11 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         check_sampler(self.sampler, self.sigmas, self.eta)
-        if (self.instance_prompt is None) == (self.captions is None):
-            raise ValueError("give either instance_prompt or captions, and only one of them")
+        self._check_captions()
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
-        if self.train_text_encoder and self.train not in TEXT_PARTS:
-            allowed = " or ".join(TEXT_PARTS)
+        if self.train_text_encoder and self.train not in WITH_TEXT_ENCODER:
+            allowed = " or ".join(WITH_TEXT_ENCODER)
             raise ValueError(f"train_text_encoder needs train = {allowed}, got {self.train!r}")
         if self.text_learning_rate is not None and not self.train_text_encoder:
             raise ValueError("text_learning_rate needs train_text_encoder")
@@ -191,9 +200,27 @@ class TrainConfig:
                 f"warmup_steps must be below steps = {self.steps}, got {self.warmup_steps}"
             )
 
+    def _check_captions(self) -> None:
+        by_prompt = self.captions in (None, TEMPLATE)
+        if by_prompt and self.instance_prompt is None:
+            raise ValueError("give either instance_prompt or captions")
+        if not by_prompt and self.captions != AUTO and self.instance_prompt is not None:
+            raise ValueError(
+                f"captions = {self.captions!r} and instance_prompt: give only one of them, or "
+                f"captions = {AUTO!r}, which takes the prompt where a picture has no caption"
+            )
+
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
         return asdict(self)
+
+    def of_run(self) -> dict:
+        """The options that stay the same if the run is moved, stopped and continued."""
+        return {name: v for name, v in self.to_json().items() if name not in OF_THE_CALL}
+
+    def shaping(self) -> dict:
+        """The options that the trained numbers depend on."""
+        return {name: v for name, v in self.to_json().items() if name not in NOT_SHAPING}
 
     def differences(self, saved: dict) -> list[str]:
         """Options that differ from those of a saved run and may not, as "name: old -> new"."""
@@ -225,7 +252,7 @@ def _whole(least: int, most: int) -> _Check:
     return _Check(told, lambda v: limits.is_whole(v, least, most))
 
 
-def _one_of(names: tuple[str, ...]) -> _Check:
+def _one_of(names: Iterable[str]) -> _Check:
     return _Check(f"one of {', '.join(names)}", lambda v: v in names)
 
 
@@ -245,7 +272,7 @@ _CHECKS = {
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),
     "caption_case": _one_of(CASES),
-    "train": _one_of(PARTS),
+    "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
     "size_px": _whole(8, limits.SIDE_PX),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jstyle.sd import files, image
+from jstyle.sd import files, image, targets
 from jstyle.sd.noise import InjectedNoise, gaussian
 from jstyle.sd.schedule import add_noise
 
@@ -32,32 +32,37 @@ def generate(
     at: int | None = None,
     device: str = "auto",
     bar: Callable | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write one PNG per prompt into `out`, and manifest.json with every picture's text and seed.
 
     at: a saved step of the run, None for the last. bar(total) makes a tqdm-like progress bar.
-    Finished pictures stay if it is interrupted. Raises RunError, ImageError or ValueError for bad
+    overwrite: also replace files that are no results of ours. Finished pictures stay if it is
+    interrupted. Raises RunError, ImageError or ValueError for bad
     input before anything is written, OSError if `out` cannot be.
     """
     run = runs.open_run(run_folder)
     step = run.result(at)
-    starts = _start_paths(run, recipe.init)
-    with runs.on_device(device):
+    starts, names = _start_paths(run, recipe.init), safe_names(prompts)
+    wanted = [Path(out) / f"{name}.png" for name in names]
+    targets.require_free([*wanted, Path(out) / MANIFEST], overwrite, starts)
+    with files.output_folder(out) as folder, runs.on_device(device):
         sd = runs.load_model(run, step)
         size = runs.picture_size(run, sd)
         start = None if recipe.init is None else mean_picture(starts, size)
-        folder = files.writable_folder(out)
-        about = {"run": str(run.folder), "step": step, "recipe": asdict(recipe), "size_px": size}
+        about = {"step": step, "recipe": asdict(recipe), "size_px": size}
         rows, paths = [], []
         with progress_of(bar, len(prompts) * recipe.evaluations) as progress:
-            for i, (prompt, name) in enumerate(zip(prompts, safe_names(prompts), strict=True)):
+            for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
                 seed, text = recipe.seed + i, recipe.text(prompt)
                 pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
                 row = {"file": f"{name}.png", "prompt": prompt, "text": text, "seed": seed}
                 image.save_png(folder / row["file"], pixels, {**about, **row})
                 rows.append(row)
                 paths.append(folder / row["file"])
-                files.write_json(folder / MANIFEST, {**about, "pictures": rows})
+                files.write_json(
+                    folder / MANIFEST, {"run": str(run.folder), **about, "pictures": rows}
+                )
     return paths
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from jstyle.sd import files, image
 
@@ -67,7 +66,7 @@ class Sampler:
 
 
 def _read(path: Path) -> np.ndarray | None:
-    return np.asarray(Image.open(path).convert("RGB")) if path.is_file() else None
+    return np.asarray(image.read_rgb(path)) if path.is_file() else None
 
 
 def first_captions(captions: dict[str, str], count: int = DEFAULT_PROMPTS) -> list[str]:

@@ -6,12 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorboardX import SummaryWriter
-
 from jstyle.sd.reading import read_object
 from jstyle.sd.startup import jt
 
 from .config import TrainConfig
+from .events import Events
 from .plots import plot_losses
 from .runs import CAPTIONS, METRICS
 from .samples import Sampler, first_captions
@@ -55,9 +54,8 @@ class Session:
         if metrics:
             self.bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
             if self.log is None:  # not before the first step, when the folder is known to be ours
-                self.log = SummaryWriter(str(self.folder / TENSORBOARD))
-            for name, value in metrics.items():
-                self.log.add_scalar(name, value, done)
+                self.log = Events(self.folder / TENSORBOARD)
+            self.log.add(done, metrics)
 
     def on_sample(self, step: int, sd: StableDiffusion) -> None:
         if self.sampler is None:

@@ -52,7 +52,8 @@ def _stylize(args: Namespace) -> int:
     cfg = _style_config(args, find_method(args.method).Config)
     words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
     model = (args.model, args.variant, args.device, _several(args.lora))
-    done = stylize(*words, *model, tell=partial(say, args), batch=args.batch, method=args.method)
+    more = {"tell": partial(say, args), "batch": args.batch, "method": args.method}
+    done = stylize(*words, *model, **more, overwrite=args.overwrite)
     if done.skipped:
         say(args, f"skipped {count(done.skipped, 'finished result')}")
     if done.written:
@@ -66,7 +67,8 @@ def _reconstruct(args: Namespace) -> int:
     from .commands.reconstruct import reconstruct
 
     cfg, bar = _style_config(args), progress_bar(args, "eval")
-    done = reconstruct(args.image, args.out, cfg, bar, args.model, args.variant, args.device)
+    model = (args.model, args.variant, args.device)
+    done = reconstruct(args.image, args.out, cfg, bar, *model, overwrite=args.overwrite)
     if args.json:
         print(json.dumps({**asdict(done), "out": str(done.out)}))
         return 0
@@ -81,7 +83,7 @@ def _generate(args: Namespace) -> int:
     from .commands.generate import generate
     from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "negative", "height", "width", "model", "variant", "device")
+    names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
     given = {name: args[name] for name in names}
     given |= {"loras": _several(args.lora), "tell": partial(say, args)}
     how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
@@ -93,7 +95,8 @@ def _generate(args: Namespace) -> int:
 def _demo(args: Namespace) -> int:
     from .commands.demo import demo
 
-    done = demo(args.out, _style_config(args), progress_bar(args, "eval"), args.device)
+    words = (args.out, _style_config(args), progress_bar(args, "eval"), args.device)
+    done = demo(*words, overwrite=args.overwrite)
     if done.summary.skipped:
         say(args, f"skipped {count(done.summary.skipped, 'finished result')}")
     if done.summary.written:
@@ -123,10 +126,10 @@ def _parity(args: Namespace) -> int:
             raise ValueError("--record and --against exclude each other")
         if args.out is not None:
             raise ValueError("--out is for the report of a comparison; leave out --record")
-        say(args, f"recorded in {parity.record(request, args.record, bar)}")
+        say(args, f"recorded in {parity.record(request, args.record, bar, args.overwrite)}")
         return 0
     out = args.out or parity.OUT
-    report = parity.compare(request, out, bar, args.against)
+    report = parity.compare(request, out, bar, args.against, args.overwrite)
     say(args, report.as_text())
     say(args, f"look at {Path(out) / parity.PAGE}")
     return 0 if report.passed else 1
@@ -140,7 +143,8 @@ def _score(args: Namespace) -> int:
     if args.where:
         say(args, score.where(request))
         return 0
-    say(args, score.as_text(score.score(request, progress_bar(args, "image"))))
+    report = score.score(request, progress_bar(args, "image"), args.overwrite)
+    say(args, score.as_text(report))
     return 0
 
 

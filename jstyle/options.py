@@ -12,7 +12,15 @@ from dataclasses import fields
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
 from .methods import DEFAULT, METHODS, find_method
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import Parser, add_config, add_device, add_model, asked_for, make_parser
+from .sd.console import (
+    Parser,
+    add_config,
+    add_device,
+    add_model,
+    add_overwrite,
+    asked_for,
+    make_parser,
+)
 from .sd.rng import NUMPY, RNGS
 
 
@@ -26,7 +34,8 @@ def _add_lora(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FILE[:WEIGHT]",
-        help="a LoRA in diffusers or kohya format, and its weight (1); may be given several times",
+        help="a LoRA of diffusers, kohya or peft, a file or its folder, and its weight (1); may be "
+        "given several times",
     )
 
 
@@ -73,6 +82,7 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     if method.presets:
         parser.add_presets(method.presets, method.default_preset)
     parser.add_fields(method.Config)
+    add_overwrite(parser)
     return parser
 
 
@@ -91,6 +101,7 @@ def reconstruct() -> Parser:
     add_model(parser)
     used = {"steps", "size_px"}
     parser.add_fields(StyleConfig, skip={field.name for field in fields(StyleConfig)} - used)
+    add_overwrite(parser)
     return parser
 
 
@@ -121,6 +132,7 @@ def generate() -> Parser:
         )
     add_model(parser)
     _add_lora(parser)
+    add_overwrite(parser)
     return parser
 
 
@@ -135,6 +147,7 @@ def demo() -> Parser:
     add_device(parser)
     parser.add_presets(PRESETS, "paper")
     parser.add_fields(StyleConfig)
+    add_overwrite(parser)
     return parser
 
 
@@ -214,6 +227,7 @@ def parity() -> Parser:
             "--inject-fault": "make this module of ours wrong by one per cent, to see it found",
         },
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -289,4 +303,5 @@ def score() -> Parser:
     )
     parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
     add_device(parser)
+    add_overwrite(parser)
     return parser

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from jstyle.sd.limits import SIDE_PX, is_whole, shown, told
 
+from ..config import CAPTION_SOURCES
 from . import options
 from .options import SECTIONS, OptionError, StyleOptions
 from .yaml_file import read_yaml
@@ -74,7 +75,8 @@ class ContestConfig:
         """With paths that are relative to this file taken from its folder."""
         for section, name in (("train", "captions"), ("train", "class_dir"), ("generate", "init")):
             path = (sections[section] or {}).get(name)
-            if isinstance(path, str) and path.strip() and path != AVERAGE:
+            words = ("", AVERAGE, *CAPTION_SOURCES)  # the empty text is refused where it is checked
+            if isinstance(path, str) and path.strip() not in words:
                 sections[section] = {**sections[section], name: str(self.folder / path)}
         return sections
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jstyle.score.histogram import hist_scores
 from jstyle.score.layout import Contest, ContestError, Style, read_contest
 from jstyle.score.total import METRICS
 from jstyle.sd.files import InputError
-from jstyle.sd.image import DECODE_ERRORS
+from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
 from jstyle.sd.reading import parse_json, read_object
 
 from ..pick import RECORD as PICKED
@@ -102,7 +101,7 @@ def _picture(out: Out, style: str, prompt: str, stages: tuple[str, ...]) -> Pict
 def told_by(path: Path) -> dict:
     """What a picture says about how it was made; {} if it says nothing or cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             found = parse_json(picture.info.get("jstyle", "{}"), path)
     except (*DECODE_ERRORS, OSError, ValueError):
         return {}

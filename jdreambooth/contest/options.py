@@ -16,7 +16,8 @@ from typing import Union, get_args, get_origin, get_type_hints
 from jstyle.methods import DEFAULT, find_method
 from jstyle.sd.limits import PICTURES, SEED, require_whole
 
-from ..config import TrainConfig
+from ..config import AUTO, TrainConfig
+from ..config import TEMPLATE as BY_PROMPT
 from ..recipe import Recipe
 from ..verdict import PickConfig
 
@@ -63,10 +64,17 @@ def refine_options(name: str) -> type:
         style_seed: int = 0
 
         def __post_init__(self):
-            super().__post_init__()
+            getattr(super(), "__post_init__", lambda: None)()
             require_whole("style_seed", self.style_seed, 0, SEED)
 
+        def __reduce__(self):  # workers are sent it, and find no class of this name in the module
+            return _refine_options_of, ({f.name: getattr(self, f.name) for f in fields(self)},)
+
     return RefineOptions
+
+
+def _refine_options_of(values: dict):
+    return refine_options(values["method"])(**values)
 
 
 @dataclass(frozen=True)
@@ -168,6 +176,8 @@ def merged(base: dict | None, over: dict | None) -> dict | None:
     dropped = {
         name for pair in INSTEAD if over.keys() & set(pair) for name in pair if name not in over
     }
+    if over.get("captions") in (AUTO, BY_PROMPT):  # which go with a prompt
+        dropped.discard("instance_prompt")
     kept = {name: value for name, value in base.items() if name not in dropped}
     if "steps" in over and kept.get("save_at"):
         kept["save_at"] = _up_to(over["steps"], kept["save_at"])

@@ -16,10 +16,10 @@ from string import Template
 from PIL import Image
 
 from jstyle.score.total import METRICS
-from jstyle.sd import files
+from jstyle.sd import files, targets
 from jstyle.sd.console import count
-from jstyle.sd.image import DECODE_ERRORS
 from jstyle.sd.limits import require_whole
+from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
 
 from ..generate import progress_of
 from .curves import draw_losses
@@ -48,18 +48,21 @@ def write_report(
     scores: str | Path | None = None,
     size_px: int = 224,
     bar: Callable | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page of a contest run and return its path, OUT/report.html if none is given.
 
     scores: a file of `jstyle score --json`; without one, HIST is computed. size_px: longer side of
-    the thumbnails. bar(total) makes a progress bar. Raises OutError, ContestError, ScoresError, or
+    the thumbnails. bar(total) makes a progress bar. overwrite: also replace a file that is no such
+    page. Raises OutError, ContestError, ScoresError, or
     ValueError for a size out of range.
     """
     require_whole("size_px", size_px, 16, 2048)
     record = read_record(folder)
+    page = record.out.folder / PAGE if page is None else Path(page)
+    targets.require_free([page], overwrite)
     given = None if scores is None else read_scores(scores)
     found = collect(record, given)
-    page = record.out.folder / PAGE if page is None else Path(page)
     with progress_of(bar, len(found)) as progress:
         sections = []
         for style in found:
@@ -76,9 +79,8 @@ def write_report(
         "side": f"{size_px}px",
     }
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(page) as part:
-        part.write_text(text, encoding="utf-8")
+    with files.output_folder(page.parent), files.atomic_write(page) as part:
+        files.write_text(part, text)
     return page
 
 
@@ -194,7 +196,7 @@ def _image(path: Path, alt: str, size_px: int, mark: str = "") -> str:
 def thumbnail(path: Path, size_px: int) -> str | None:
     """A picture as a data URI, its longer side at most size_px; None if it cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             small = picture.convert("RGB")
         small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     except (*DECODE_ERRORS, OSError, ValueError):

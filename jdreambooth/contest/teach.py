@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from jstyle.sd.image import SUFFIXES
+from jstyle.sd.folders import remove_folder
+from jstyle.sd.picture_files import pictures_in
 
 from .. import runs
 from ..captions import make_captions
-from ..checkpoint import CheckpointError, remove_folder
+from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
+from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of
 from .stages import Stage
@@ -64,15 +66,8 @@ class Prior(Stage):
     def _given(self) -> dict[str, str]:
         """Pictures that the user has put into the folder."""
         folder = self.task.options.train.class_dir
-        paths = (
-            [] if folder is None or not Path(folder).is_dir() else sorted(Path(folder).iterdir())
-        )
-        mine = ("class-", ".")
-        return {
-            path.name: digest(path)
-            for path in paths
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(mine)
-        }
+        there = [] if folder is None or not Path(folder).is_dir() else pictures_in(folder)
+        return {p.name: digest(p) for p in there if not p.name.startswith("class-")}
 
     def count(self) -> tuple[int, str]:
         return self._wanted(), self.unit
@@ -191,13 +186,15 @@ class Train(Stage):
     def _train(self, worker, bar: Callable | None):
         from ..session import Session
 
+        trainable = find_trainable(self.config.train)
+        sd = worker.for_training(self.task.setup, trainable)
         try:
-            return Session(self.config, bar or _silent_bar, worker.plain(self.task.setup)).run()
+            return Session(self.config, bar or _silent_bar, sd).run()
         finally:
-            if self.config.train == "lora":
-                worker.plain(self.task.setup)  # takes the LoRA off
-            else:
+            if trainable.whole_model:
                 worker.spoil()
+            else:
+                worker.plain(self.task.setup)  # takes off what was trained
 
     def outputs(self) -> list[Path]:
         kept = [runs.CONFIG, runs.CAPTIONS, runs.METRICS]

@@ -8,11 +8,11 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from PIL import Image
 
 from ..config import StyleConfig
 from ..methods.styleid import StyleID
 from ..sd import hub, image
+from ..sd.files import output_folder
 from . import outputs
 from .inputs import Picture, Started, check_picture, find_model, start
 from .stylize import Pair, Summary, make_pairs, name_results, run_pairs
@@ -35,9 +35,15 @@ class DemoReport:
 
 
 def demo(
-    out: str, cfg: StyleConfig, bar: Callable, device: str = "auto", pictures: Path = PICTURES
+    out: str,
+    cfg: StyleConfig,
+    bar: Callable,
+    device: str = "auto",
+    pictures: Path = PICTURES,
+    overwrite: bool = False,
 ) -> DemoReport:
-    """Stylise every demo content in every demo style; finished results are kept.
+    """Stylise every demo content in every demo style; finished results are kept. overwrite: also
+    replace files that are no results of ours.
 
     Raises ImageError or HubError if the installation lacks pictures or model, OSError if it
     cannot write.
@@ -45,7 +51,9 @@ def demo(
     contents, styles = demo_pictures("content", pictures), demo_pictures("style", pictures)
     targets = name_results(contents, styles, out)
     summary, seconds = Summary(), (0.0, 0.0, 0.0, 0.0)
-    with outputs.writable(out):
+    grid, read = Path(out) / GRID, [picture.path for picture in (*contents, *styles)]
+    outputs.require_free([*targets.values(), grid], overwrite, read)
+    with output_folder(out):
         found = find_model("tiny")
         pairs = make_pairs(targets, StyleID, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
@@ -57,8 +65,8 @@ def demo(
                 run_pairs(started, found, todo, StyleID, cfg, bar, summary)
                 pictures_seconds = perf_counter() - before
                 seconds = (started.start_seconds, started.load_seconds, warm, pictures_seconds)
-        grid = Path(out) / GRID
-        image.save_png(grid, make_grid(contents, styles, targets))
+        made = {"command": "demo", "results": [path.name for path in targets.values()]}
+        image.save_png(grid, make_grid(contents, styles, targets), made)
     return DemoReport(grid, summary, *seconds)
 
 
@@ -87,7 +95,7 @@ def make_grid(
     contents: list[Picture], styles: list[Picture], targets: dict[tuple[Picture, Picture], Path]
 ) -> np.ndarray:
     """uint8 (H, W, 3): the styles along the top, each content's row under them."""
-    results = {pair: np.asarray(Image.open(path)) for pair, path in targets.items()}
+    results = {pair: np.asarray(image.read_rgb(path)) for pair, path in targets.items()}
     height, width = next(iter(results.values())).shape[:2]
 
     def shown(picture: Picture) -> np.ndarray:

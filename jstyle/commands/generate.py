@@ -10,6 +10,7 @@ from pathlib import Path
 from time import perf_counter
 
 from ..sd import image
+from ..sd.files import output_folder
 from ..sd.limits import SEED, SIDE_PX, require_whole
 from ..sd.samplers.options import Sampling
 from . import outputs
@@ -32,12 +33,13 @@ def generate(
     device: str = "auto",
     loras: Sequence[str] = (),
     tell: Callable[[str], None] = log.info,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write one picture per prompt, each with its record; prompt i has the seed seed + i.
 
     out: a PNG's name for one prompt, otherwise a folder with 000_PROMPT.png, 001_PROMPT.png, ...
     loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about a sampler
-    that the model chose.
+    that the model chose. overwrite: also replace files that are no results of ours.
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
     require_whole("seed", seed, 0, SEED)
@@ -45,8 +47,9 @@ def generate(
         if side is not None:
             require_whole(name, side, 1, SIDE_PX)
     targets = name_pictures(prompts, out)
+    outputs.require_free(targets, overwrite)
     with ExitStack() as stack:
-        stack.enter_context(outputs.writable(targets[0].parent))
+        stack.enter_context(output_folder(targets[0].parent))
         found = find_model(model, variant, loras)
         started = stack.enter_context(start(found, device, tell))
         from ..sd import runtime

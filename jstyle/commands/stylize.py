@@ -15,7 +15,9 @@ from .. import __version__
 from ..config import RESULTS_TOGETHER
 from ..methods import DEFAULT, Method, find_method
 from ..sd import image
+from ..sd.files import output_folder
 from ..sd.limits import TOGETHER, require_whole
+from ..sd.targets import stylized_name
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
 
@@ -54,13 +56,15 @@ def stylize(
     tell: Callable[[str], None] = log.info,
     batch: int = RESULTS_TOGETHER,
     method: str = DEFAULT,
+    overwrite: bool = False,
 ) -> Summary:
     """Stylise every content in every style. `bar(total)` makes a tqdm-like progress bar.
 
     method: a name of METHODS; cfg: its options.
 
     loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about where
-    recorded features are kept. batch: results that are sampled together, at most.
+    recorded features are kept. batch: results that are sampled together, at most. overwrite: also
+    replace files that are no results of ours, but no inputs.
 
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
@@ -69,7 +73,9 @@ def stylize(
     kind = find_method(method)
     contents, styles = find_pictures(content), find_pictures(style)
     targets = name_results(contents, styles, out, inputs=(content, style))
-    with outputs.writable(next(iter(targets.values())).parent):
+    read = [picture.path for picture in (*contents, *styles)]
+    outputs.require_free(targets.values(), overwrite, read)
+    with output_folder(next(iter(targets.values())).parent):
         found = find_model(model, variant, loras)
         pairs = make_pairs(targets, kind, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
@@ -95,15 +101,13 @@ def name_results(
                 f"{out}: one file name for {len(contents)} contents x {len(styles)} styles; "
                 "give a folder"
             )
-        if any(Path(out).resolve() == p.path.resolve() for p in (*contents, *styles)):
-            raise ValueError(f"{out}: is also an input; give another name")
         return {pairs[0]: Path(out)}
     for folder in inputs:
         if Path(folder).is_dir() and Path(folder).resolve() == Path(out).resolve():
             raise ValueError(f"{out}: is also a folder of inputs; give another folder")
     targets, taken = {}, {}
     for c, s in pairs:
-        path = Path(out) / f"{c.path.stem}_stylized_{s.path.stem}.png"
+        path = Path(out) / stylized_name(c.path, s.path)
         if path in taken:
             other_c, other_s = taken[path]
             clash = (c, other_c) if c != other_c else (s, other_s)

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
 from ..sd.files import InputError
-from ..sd.image import DECODE_ERRORS, ImageError, list_images
+from ..sd.picture_files import DECODE_ERRORS, ImageError, list_images, open_picture, own_bound
 from ..sd.reading import read_json
 
 PROMPTS = "prompt.json"
@@ -199,17 +196,15 @@ def _check_style(folder: Path, style: Style, sizes: dict[Path, tuple[int, int]])
 
 def _picture_problem(path: Path, sizes: dict[Path, tuple[int, int]]) -> str | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-            with Image.open(path) as image:
-                if image.format != "PNG":
-                    return f"must be PNG, is {image.format}"
-                image.load()
-                sizes[path] = image.size
-                return None if image.mode == "RGB" else f"must be RGB, is {image.mode}"
-    except UnidentifiedImageError:
-        return "is not an image"
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        with own_bound(), open_picture(path) as image:
+            if image.format != "PNG":
+                return f"must be PNG, is {image.format}"
+            image.load()
+            sizes[path] = image.size
+            return None if image.mode == "RGB" else f"must be RGB, is {image.mode}"
+    except ImageError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except DECODE_ERRORS as error:
         return f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
 
 

@@ -1,7 +1,7 @@
 """What the command lines of this project share: options, errors in one line, exit codes, signals.
 
 Only programs use this file; a library that imports jstyle.sd does not load it. Exit codes: 0 fine,
-2 wrong usage or input, 1 anything else, 130 after Ctrl-C, 143 after a request to end.
+2 wrong usage or input, 1 anything else, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 Options are shown with dashes (`--size-px`) and taken with underscores too; in a YAML file given
 with --config and in the parsed result they have underscores.
@@ -10,7 +10,6 @@ with --config and in the parsed result they have underscores.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import sys
@@ -23,6 +22,8 @@ from typing import NamedTuple
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
 
+from . import ending
+from .ending import Terminated
 from .files import InputError
 from .printable import error_line, visible
 from .reading import read_yaml_text, require_unicode
@@ -35,10 +36,6 @@ MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts
 
 class UsageError(ValueError):
     """Words on the command line that do not fit; one line."""
-
-
-class Terminated(SystemExit):
-    """SIGTERM arrived: unwind, so that temporary files go, and exit with 143."""
 
 
 class ConfigFile(ActionConfigFile):
@@ -154,6 +151,14 @@ def add_config(parser: Parser) -> None:
     parser.add_argument("--config", action=ConfigFile, help="a YAML file with any of these options")
 
 
+def add_overwrite(parser: Parser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no results of this program",
+    )
+
+
 def add_device(parser: Parser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, or auto: cuda where Jittor can use it"
@@ -186,7 +191,7 @@ def asked_for(option: str, words: Sequence[str]) -> str | None:
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:
     found = None
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in zip(words, [*words[1:], None], strict=False):
         if word == name:
             found = after
         elif word.startswith(f"{name}="):
@@ -258,6 +263,8 @@ class Program:
         return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
 
     def _run(self, name: str, words: list[str]) -> int:
+        if hasattr(sys.stdout, "reconfigure"):  # file names that are no UTF-8 are said as they are
+            sys.stdout.reconfigure(errors="surrogateescape")
         command = self.commands[name]
         given = (words,) if command.varies else ()
         args = command.make_parser(*given).parse(words)
@@ -267,22 +274,24 @@ class Program:
         logging.basicConfig(handlers=[_handler()])
         log.setLevel(asked or logging.WARNING)
         logging.getLogger(self.name.split()[0]).setLevel(asked or self.level)
-        signal.signal(signal.SIGTERM, _end)
-        os.register_at_fork(after_in_child=_leave_signals_to_parent)
         return command.run(args)
 
     def _guarded(self, command: str, run: Callable[[], int]) -> int:
         """Every way in which a command can fail, as one line and an exit code."""
         name = f"{self.name} {command}"
         try:
-            return run()
-        except KeyboardInterrupt:
-            return _fail(name, "interrupted; finished results stay", 130)
-        except UsageError as error:
-            return _fail(name, f"{error} (see {name} --help)", 2)
-        except (ValueError, FileNotFoundError) as error:
-            return _fail(name, self._reason(error), 2)
+            code = run()
+            ending.stop_if_asked()
+            return code
+        except (Terminated, KeyboardInterrupt) as stop:
+            return _ended(name, getattr(stop, "number", signal.SIGINT))
         except Exception as error:
+            if ending.asked() is not None:  # what its exception became on its way through C++
+                return _ended(name, ending.asked())
+            if isinstance(error, UsageError):
+                return _fail(name, f"{error} (see {name} --help)", 2)
+            if isinstance(error, ValueError | FileNotFoundError):
+                return _fail(name, self._reason(error), 2)
             log.info("what happened", exc_info=True)
             return _fail(name, self._reason(error), 1)
 
@@ -299,6 +308,11 @@ class Program:
         return one_line(str(text)) or type(error).__name__
 
 
+def _ended(name: str, number: int) -> int:
+    ending.tell(f"{name}: error: {ending.words(number)}")
+    return 128 + number
+
+
 class _Visible(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record), keep="\n\t")
@@ -308,17 +322,6 @@ def _handler() -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Visible("%(name)s: %(message)s"))
     return handler
-
-
-def _end(number, frame):
-    raise Terminated(128 + number)
-
-
-def _leave_signals_to_parent():
-    """In Jittor's compiling workers: no traceback from each at Ctrl-C, and no unwinding at SIGTERM,
-    with which the parent ends them; one that unwinds can wait for ever on the parent's locks."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _fail(name: str, message: str, code: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
 
 from .facts import RESULT, Facts, Row, stated
@@ -23,6 +24,22 @@ class Beside(NamedTuple):
     context: jt.Var  # (1 or n, tokens, dim)
 
 
+class Condition:
+    """What pictures are conditioned on besides their text: a map, a picture, a pose.
+
+    A condition adds tokens to the contexts, or hooks to the network (residuals, attention, around
+    the whole network where it needs z, t and context), or both.
+    """
+
+    def context(self, context: jt.Var, facts: Facts) -> jt.Var:
+        """The contexts (rows, tokens, dim) of an evaluation, with tokens added."""
+        return context
+
+    def hooks(self, unet) -> AbstractContextManager:
+        """The hooks that are in place for one evaluation."""
+        return nullcontext()
+
+
 class Denoiser:
     """`denoiser(z, t, abar, position)` -> (x0, eps), both of z's shape (B, C, h, w).
 
@@ -31,6 +48,7 @@ class Denoiser:
     guidance: any finite number. rescale: in [0, 1], how far the deviation of the guided output is
     brought back to that of the conditional one, per picture.
     beside: t -> what is evaluated beside the pictures, put before them in the batch.
+    conditions: what pictures are conditioned on besides their text, the first one innermost.
     """
 
     def __init__(
@@ -41,6 +59,7 @@ class Denoiser:
         negative_context: jt.Var | None = None,
         rescale: float = 0.0,
         beside: Callable[[int], Sequence[Beside]] | None = None,
+        conditions: Sequence[Condition] = (),
     ):
         check_guidance(guidance, rescale)
         self.unet, self.kind = sd.unet, sd.schedule.kind
@@ -48,6 +67,7 @@ class Denoiser:
         self.guidance, self.rescale = guidance, rescale
         self.contexts = [negative_context, context] if self.guided else [context]
         self.beside = beside or (lambda t: ())
+        self.conditions = tuple(conditions)
         self._kept: dict[tuple[int, bool], jt.Var] = {}
 
     @property
@@ -67,8 +87,12 @@ class Denoiser:
         beside = tuple(self.beside(t))
         inputs = [*(b.z for b in beside), *[z] * len(self.contexts)]
         facts = Facts(t, position, self._rows(beside, z.shape[0]))
-        with stated(self.unet, facts):
-            out = self.unet(_joined(inputs), t, self._context(beside, z.shape[0]))
+        context = self._context(beside, z.shape[0])
+        with stated(self.unet, facts), ExitStack() as stack:
+            for condition in self.conditions:
+                stack.enter_context(condition.hooks(self.unet))
+                context = condition.context(context, facts)
+            out = self.unet(_joined(inputs), t, context)
         if beside:
             out = out[sum(b.z.shape[0] for b in beside) :]
         return self._guide(*out.chunk(2)) if self.guided else out

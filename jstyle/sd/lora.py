@@ -19,6 +19,7 @@ import numpy as np
 from .hooks import Handle, around, hooks_around
 from .kernels import convolve
 from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
+from .lora_fit import fit, short
 from .startup import jt
 from .weights import WeightsError
 
@@ -228,15 +229,17 @@ def lora_parameters(module: nn.Module) -> dict[str, jt.Var]:
 
 
 class LoRAReport(NamedTuple):
-    """What a load did: keys applied, of how many in the file, and the LoRA of each part."""
+    """What a load did: keys applied, of how many in the file, the LoRA of each part, and lines
+    about what was left out or is not as it seems."""
 
     applied: int
     total: int
     loras: dict[str, LoRASet]
+    notes: tuple[str, ...] = ()
 
 
 def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRAReport:
-    """Add a LoRA of either format to a StableDiffusion, on top of those that are there.
+    """Add a LoRA of any format to a StableDiffusion, on top of those that are there.
 
     source: a file, a folder with one, or what `read_lora` gave. weight: scales the change.
     Raises WeightsError, leaving the model alone, if the file is damaged, was made for another
@@ -246,12 +249,16 @@ def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRARep
         raise ValueError(f"the weight of a LoRA must be a number, got {weight}")
     file = source if isinstance(source, LoRAFile) else read_lora(source)
     _require_base(file, base_facts(sd))
-    placed = {part: _placed(file, part, getattr(sd, part)) for part in file.parts}
+    placed = {}
+    for part in file.parts:
+        layers = linear_layers(getattr(sd, part))
+        shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
+        placed[part] = fit(file, part, shapes)
     loras = {}
     for part, factors in placed.items():
         adapters = {name: Adapter(f, weight) for name, f in factors.items()}
-        loras[part] = _attach(getattr(sd, part), adapters, tuple(_short(n) for n in adapters))
-    return LoRAReport(file.keys, file.keys, loras)
+        loras[part] = _attach(getattr(sd, part), adapters, tuple(short(n) for n in adapters))
+    return LoRAReport(file.keys, file.total, loras, file.notes)
 
 
 def _require_base(file: LoRAFile, here: dict) -> None:
@@ -262,43 +269,6 @@ def _require_base(file: LoRAFile, here: dict) -> None:
                 f"{file.path}: made for another model, {file.base.get('name', 'unknown')}: "
                 f"{name} {made_for}, but {here['name']} has {value}"
             )
-
-
-def _placed(file: LoRAFile, part: str, module: nn.Module) -> dict[str, Factors]:
-    """Layer name of `module` -> factors. Raises WeightsError naming all that do not fit."""
-    layers = linear_layers(module)
-    known = {spelling: name for name in layers for spelling in _spellings(name)}
-    left_over, wrong, placed = [], [], {}
-    for written, factors in file.parts[part].items():
-        name = known.get(written)
-        if name is None or name in placed:
-            left_over.append(f"{part} {written}")
-            continue
-        placed[name] = factors
-        out, *inner = layers[name].weight.shape
-        have = (factors.up.shape[0], *factors.down.shape[1:])
-        if have != (out, *inner):
-            wrong.append(f"{part} {name} {list(have)} instead of {[out, *inner]}")
-    if wrong:
-        raise WeightsError(
-            f"{file.path}: made for another model, {len(wrong)} layers of another width: "
-            f"{listing(wrong)}"
-        )
-    if left_over:
-        raise WeightsError(
-            f"{file.path}: {len(left_over)} layers that this model does not have are left over: "
-            f"{listing(left_over)}"
-        )
-    return placed
-
-
-def _spellings(name: str) -> set[str]:
-    """How files write a layer's name: with dots or underscores, with text_model. or without."""
-    return {name, _short(name), name.replace(".", "_")}
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("text_model.")
 
 
 def save_lora(

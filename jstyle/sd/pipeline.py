@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from . import hub, samplers, sampling, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
-from .denoiser import Denoiser
+from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
 from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
@@ -102,7 +102,8 @@ class StableDiffusion:
         )
         check_together(*configs.values())
         stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
-        tokenizer = Tokenizer.from_folder(folder / "tokenizer")
+        longest = configs["text_encoder"].max_position_embeddings
+        tokenizer = Tokenizer.from_folder(folder / "tokenizer", longest)
         modules = {}
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])
@@ -222,6 +223,7 @@ class StableDiffusion:
         noise: Callable | None = None,
         start: int = 0,
         beside: Callable | None = None,
+        conditions: Sequence[Condition] = (),
         evaluated: Callable[[], object] = lambda: None,
     ) -> Iterator[tuple[float, jt.Var]]:
         """Sampling: yield (t, z) after each step, z one level below t. Waits per step.
@@ -229,11 +231,11 @@ class StableDiffusion:
         z: (B, 4, h, w) standard normal, or latents at the level of step `start`. sampler, sigmas,
         eta: see `plan`. noise(i, shape): the i-th noise that a stochastic sampler injects; None:
         that of the seeds 0, 1, ... evaluated(): called for every evaluation of the network that a
-        step took. context, guidance, negative_context, rescale, beside: see
+        step took. context, guidance, negative_context, rescale, beside, conditions: see
         Denoiser.
         """
         plan = self.plan(num_steps, sampler, sigmas, eta)
-        denoiser = Denoiser(self, context, guidance, negative_context, rescale, beside)
+        denoiser = Denoiser(self, context, guidance, negative_context, rescale, beside, conditions)
         drawn = InjectedNoise(range(z.shape[0])) if noise is None else noise
         injected = lambda i, shape: jt.array(drawn(i, shape))  # noqa: E731
         return sampling.sample(denoiser, plan, z, injected, start, evaluated)

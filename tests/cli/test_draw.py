@@ -28,7 +28,7 @@ def test_draw_refuses_in_one_line_before_writing(tmp_path, capsys):
     )
     assert not out.exists()
     (tmp_path / "file").touch()
-    assert main(["draw", "--out", str(tmp_path / "file"), "--object", "star"]) == 1
+    assert main(["draw", "--out", str(tmp_path / "file"), "--object", "star"]) == 2
 
 
 def test_several_objects_take_turns(tmp_path):

@@ -93,7 +93,7 @@ def stylize(**changed):
         (["generate", "--prompt", "a", "--out", ""], "--out must not be empty"),
         (["generate", "--prompt", "a", "--out", "o", "--height", "9" * 30], "from 1 to 8192"),
         (["generate", "--prompt", "a", "--out", "o", "--lora", "lora.safetensors"], "1e400"),
-        (["generate", "--prompt", "a", "--out", "o", "--lora", "red.safetensors"], r"\x1b[31mred"),
+        (["generate", "--prompt", "a", "--out", "o", "--lora", "red.safetensors"], "[31mred"),
         (["generate", "--prompt", "a", "--out", "o", "--lora", "pipe.safetensors"], "a pipe"),
         (["reconstruct", "--image", "", "--out", "o.png"], "--image must not be empty"),
         (["warmup", "--model", ""], "--model must not be empty"),

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...sd.files import InputError, MissingFile
 from ...sd.reading import read_object
+from ...sd.torch_zip import read_tensors
 from ...sd.weights import WeightsError, read_weights
-from ..torch_zip import read_tensors
 
 # In the order of preference. Some repositories still hold nothing but the last.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

@@ -17,6 +17,7 @@ from typing import Any
 
 from .files import InputError, require_file
 
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)  # and texts, in which they are none
 LARGEST = 1 << 28  # bytes of a text file
 LARGEST_YAML = 1 << 20  # 28 styles with every option take a hundredth of it
 DEEPEST = 64  # lists and objects inside each other
@@ -106,6 +107,8 @@ def parse_json(
     """
     if isinstance(text, bytes):
         text = decode(text, where)
+    if _depth(text) > DEEPEST:
+        raise InputError(f"{where}: nested deeper than {DEEPEST} levels")
     try:
         found = json.loads(
             text,
@@ -113,12 +116,25 @@ def parse_json(
             parse_float=_finite,
             object_pairs_hook=hook,
         )
-    except RecursionError:
-        raise InputError(f"{where}: nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
     _require_plain(found, where)
     return found
+
+
+def _depth(text: str) -> int:
+    """How deep brackets stand inside each other; no further than one level past DEEPEST."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return 0
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+        elif found[0] in "]}":
+            depth -= 1
+        if depth > DEEPEST:
+            break
+    return depth
 
 
 def _no_constant(name: str):
@@ -133,9 +149,9 @@ def _finite(text: str) -> float:
 
 
 def _require_plain(found: Any, where: object) -> None:
-    """Walks without recursion, so that depth cannot hurt."""
+    """Level by level, without recursion."""
     level = [found]
-    for _ in range(DEEPEST + 1):
+    while level:
         below = []
         for value in level:
             if isinstance(value, str):
@@ -145,10 +161,7 @@ def _require_plain(found: Any, where: object) -> None:
                 below += value.values()
             elif isinstance(value, (list, tuple)):
                 below += value
-        if not below:
-            return
         level = below
-    raise InputError(f"{where}: nested deeper than {DEEPEST} levels")
 
 
 def require_unicode(text: str, where: object) -> None:

@@ -199,5 +199,4 @@ def test_a_run_is_conditioned_on_the_captions_beside_and_draws_by_the_folders(
         "img: 3 pictures (10_dog: 1 x 10, 30_sks_fox: 2 x 30); "
         "captions: 2 from folder names, 1 from .txt files"
     )
-    saved = json.loads((run.folder / "captions.json").read_text())
-    assert saved["30_sks_fox/a.png"] == "a fox" and len(saved) == 3
+    assert run.captions["30_sks_fox/a.png"] == "a fox" and len(run.captions) == 3

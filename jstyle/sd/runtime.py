@@ -6,6 +6,7 @@ import contextlib
 import platform
 from importlib import metadata
 
+from . import cuda
 from .startup import jt
 
 
@@ -18,13 +19,20 @@ def use(device: str):
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu or cuda, got {device!r}")
     if device == "cuda" and not jt.has_cuda:
-        raise ValueError("device cuda is not available here (see `jstyle doctor`); use cpu")
+        raise ValueError(f"device cuda is not available here: {_why_no_cuda()}; use cpu")
     before = jt.flags.use_cuda
     jt.flags.use_cuda = int(device == "cuda")
     try:
         yield
     finally:
         jt.flags.use_cuda = before
+
+
+def _why_no_cuda() -> str:
+    found = cuda.find_cuda()
+    if found.usable:
+        return "Jittor was started without it, by nvcc_path in the environment"
+    return f"{found.reason} (see `jstyle doctor`)"
 
 
 def device() -> str:

@@ -69,7 +69,7 @@ def learn(model: str, folder: Path, style: str, steps: int) -> dict[str, tuple[s
 
 def paint_all(sd, prompts: list[str], recipe: Recipe) -> np.ndarray:
     """uint8 (prompts, SEEDS, S, S, 3)."""
-    size = sd.unet.config.sample_size * sd.vae_scale
+    size = sd.picture_size
     seeds = range(recipe.seed, recipe.seed + SEEDS)
     return np.array([[paint(sd, text, seed, recipe, size) for seed in seeds] for text in prompts])
 

@@ -1,4 +1,4 @@
-"""States to resume from, and folders that are either complete or absent.
+"""States to resume from.
 
 RUN/checkpoints/step-000100/ holds state.safetensors, the trained parameters with their optimiser
 state by name, and state.json, which knows the other file's hash: a state that does not match it is
@@ -9,21 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jstyle.sd import files
+from jstyle.sd.folders import remove_folder, whole_folder
 
 TENSORS, FACTS = "state.safetensors", "state.json"
-UNFINISHED = ".unfinished-"
 
 
 class CheckpointError(ValueError):
@@ -40,48 +36,6 @@ class State(NamedTuple):
 
 def step_name(step: int) -> str:
     return f"step-{step:06d}"
-
-
-@contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a hidden folder beside `path`, which becomes `path` when the block succeeds.
-
-    On any error the hidden folder is removed, and what `path` was stays.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
-    try:
-        part.mkdir()
-        yield part
-        _sync_folder(part)
-        remove_folder(path)
-        os.rename(part, path)
-        _sync_folder(path.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def remove_folder(path: Path) -> None:
-    """Remove a folder so that no half of it is ever seen under its name."""
-    if path.exists():
-        gone = path.with_name(f"{UNFINISHED}{path.name}-{secrets.token_hex(4)}")
-        os.rename(path, gone)
-        shutil.rmtree(gone, ignore_errors=True)
-
-
-def sweep(folder: Path) -> None:
-    """Remove what killed processes left behind."""
-    for path in folder.glob(f"{UNFINISHED}*"):
-        shutil.rmtree(path, ignore_errors=True)
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def save_state(folder: Path, tensors: Mapping[str, np.ndarray], facts: dict, keep: int) -> Path:

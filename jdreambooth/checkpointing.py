@@ -5,12 +5,12 @@ A block is a resnet, a transformer or a layer of the text encoder. Its output an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 
 from jstyle.sd.attention import Transformer2DModel
 from jstyle.sd.clip import CLIPEncoderLayer
+from jstyle.sd.hooks import around
 from jstyle.sd.kernels import gradients_once
 from jstyle.sd.layers import ResnetBlock2D
 from jstyle.sd.lora import lora_parameters
@@ -20,13 +20,13 @@ BLOCKS = (ResnetBlock2D, Transformer2DModel, CLIPEncoderLayer)
 
 
 class _Recomputed(jt.Function):
-    """block(*inputs), given the parameters too so that their gradients flow through here."""
+    """call(*inputs), given the parameters too so that their gradients flow through here."""
 
-    def execute(self, block, trained, count, *tensors):
-        self.block, self.trained, self.inputs = block, trained, tensors[:count]
+    def execute(self, call, trained, count, *tensors):
+        self.call, self.trained, self.inputs = call, trained, tensors[:count]
         self.wanted = [not x.is_stop_grad() for x in self.inputs]
         with jt.no_grad():
-            return type(block).execute(block, *self.inputs)
+            return call(*self.inputs)
 
     def grad(self, g):
         inputs = [x.detach() for x in self.inputs]
@@ -34,7 +34,7 @@ class _Recomputed(jt.Function):
             for x, wanted in zip(inputs, self.wanted, strict=True):
                 x.start_grad() if wanted else x.stop_grad()
             sources = [x for x in inputs if not x.is_stop_grad()] + self.trained
-            out = type(self.block).execute(self.block, *inputs)
+            out = self.call(*inputs)
             found = jt.grad((out * g.detach()).sum(), sources, retain_graph=False)
         # gradients that could be differentiated again would keep the recomputed values alive
         found = iter([gradient.stop_grad() for gradient in found])
@@ -47,10 +47,13 @@ def _trained(block) -> list:
     return [p for p in parameters if not p.is_stop_grad()]
 
 
-def _checkpointed(block, trained, *inputs):
-    if not trained and all(x.is_stop_grad() for x in inputs):
-        return type(block).execute(block, *inputs)
-    return _Recomputed.apply(block, trained, len(inputs), *inputs, *trained)
+def _checkpoint(trained: list) -> Callable:
+    def hook(call, *inputs):
+        if not trained and all(x.is_stop_grad() for x in inputs):
+            return call(*inputs)
+        return _Recomputed.apply(call, trained, len(inputs), *inputs, *trained)
+
+    return hook
 
 
 @contextmanager
@@ -61,10 +64,7 @@ def checkpointed(*modules) -> Iterator[int]:
     exception.
     """
     blocks = [block for module in modules for block in module.modules() if type(block) in BLOCKS]
-    try:
+    with ExitStack() as stack:
         for block in blocks:
-            block.execute = partial(_checkpointed, block, _trained(block))
+            stack.enter_context(around(block, "execute", _checkpoint(_trained(block))))
         yield len(blocks)
-    finally:
-        for block in blocks:
-            block.__dict__.pop("execute", None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from jstyle.sd.console import Command, Program, count, progress_bar, say
+from jstyle.sd.console import Command, Program, UsageError, count, progress_bar, say
 
 from . import __version__, options
 from .config import TrainConfig
@@ -20,6 +20,7 @@ from .make_drawings import CAPTIONS, make_drawings
 from .mpirun import speak_in_turn
 from .names import read_prompts
 from .recipe import Recipe
+from .runs import CONFIG
 from .verdict import PickConfig
 
 USAGE = """\
@@ -44,7 +45,16 @@ def _build(config: type, args: Namespace):
     return config(**{field.name: args[field.name] for field in fields(config)})
 
 
+def _run_of(configs: list | None) -> str:
+    """The folder of the run whose config.json was given. Raises UsageError if none was."""
+    for path in map(str, reversed(configs or [])):
+        if Path(path).name == CONFIG and Path(path).is_file():
+            return str(Path(path).parent)
+    raise UsageError(f"out is required, or --config RUN/{CONFIG} of a run that is to go on")
+
+
 def _train(args: Namespace) -> int:
+    args.out = args.out or _run_of(args.config)
     cfg = _build(TrainConfig, args)
     from .session import PLOT, Session
 
@@ -62,7 +72,8 @@ def _generate(args: Namespace) -> int:
 
     prompts, recipe = read_prompts(args.prompts), _build(Recipe, args)
     bar = progress_bar(args, "eval")
-    paths = generate(args.run, prompts, args.out, recipe, args.at, args.device, bar)
+    words = (args.run, prompts, args.out, recipe, args.at, args.device, bar)
+    paths = generate(*words, overwrite=args.overwrite)
     say(args, f"wrote {count(len(paths), 'picture')} and {MANIFEST} to {args.out}")
     return 0
 
@@ -82,7 +93,9 @@ def _pick(args: Namespace) -> int:
 def _merge(args: Namespace) -> int:
     from .merge import merge
 
-    folder = merge(args.run, args.out, args.at, args.weight, args.dtype, args.device)
+    folder = merge(
+        args.run, args.out, args.at, args.weight, args.dtype, args.device, args.overwrite
+    )
     say(args, f"wrote {folder}")
     return 0
 
@@ -90,8 +103,19 @@ def _merge(args: Namespace) -> int:
 def _export(args: Namespace) -> int:
     from .merge import export
 
-    path = export(args.run, args.out, args.at, args.format, args.dtype, args.device)
+    words = (args.run, args.out, args.at, args.format, args.dtype, args.device)
+    path = export(*words, overwrite=args.overwrite)
     say(args, f"wrote {path}")
+    return 0
+
+
+def _import(args: Namespace) -> int:
+    from .merge import import_lora
+
+    done = import_lora(args.source, args.out, args.format, args.dtype, args.overwrite)
+    for line in done.lines:
+        say(args, line)
+    say(args, f"wrote {done.path}")
     return 0
 
 
@@ -105,7 +129,7 @@ def _identifiers(args: Namespace) -> int:
 
 def _draw(args: Namespace) -> int:
     drawn = (args.object, args.style, args.count, args.seed, args.size_px)
-    paths = make_drawings(args.out, *drawn)
+    paths = make_drawings(args.out, *drawn, overwrite=args.overwrite)
     say(args, f"wrote {count(len(paths), 'picture')} and {CAPTIONS} to {Path(args.out)}")
     return 0
 
@@ -120,6 +144,7 @@ PROGRAM = Program(
         "pick": Command("after how many steps to stop", options.pick, _pick),
         "merge": Command("a run's LoRA folded into its model", options.merge, _merge),
         "export": Command("a run's LoRA as one file", options.export, _export),
+        "import": Command("a LoRA of another program as our file", options.import_, _import),
         "identifiers": Command("rare words to name a style by", options.identifiers, _identifiers),
         "draw": Command("drawings of an object in a style", options.draw, _draw),
         "contest": CONTEST,

@@ -6,23 +6,31 @@ Loads no backbone, so a command line can show its help without one.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd.rng import NUMPY, RNGS
+from jstyle.sd.samplers.options import FIELDS, check_sampler
 
-PARTS = ("lora", "full", "kv", "up", "down")
-TEXT_PARTS = ("lora", "full")  # what --train-text-encoder can be combined with
+from .recipe import Recipe
+from .trainables import TRAINABLES, WITH_TEXT_ENCODER
+
 TARGETS = ("attention", "feed-forward", "convolutions")
 SCHEDULES = ("constant", "linear", "cosine")
 CASES = ("keep", "lower")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
-# What may differ between a run and its continuation: none of it moves a trained number.
-FREE_ON_RESUME = frozenset(
-    ("out", "device", "resume", "save_at", "checkpoint_every", "keep_checkpoints")
-    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance", "rng")
+OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
+PLACES = frozenset(("instance_dir", "captions", "class_dir"))  # what is there counts, not where
+# What moves no trained number: none of it is in what a run saves.
+NOT_SHAPING = frozenset(
+    ("device", "save_at", "checkpoint_every", "keep_checkpoints")
+    + ("sample_every", "sample_prompts", "sample_steps", "sample_guidance")
+    + (*OF_THE_CALL, *PLACES)
 )
+# What may differ between a run and its continuation. What is in the places is compared itself, and
+# so are the class pictures, all that the last ones could change.
+FREE_ON_RESUME = NOT_SHAPING | {"rng", "sampler", "sigmas", "eta", "rescale"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,11 @@ class TrainConfig:
         seed: Of the noise, timesteps, order of the pictures and the LoRA.
         rng: Whose noise a seed gives where pictures are painted (samples, class pictures):
             "numpy", "torch-cpu" or "torch-cuda". Training's own noise is NumPy's.
+        sampler: With which samples and class pictures are painted, see `jstyle generate --help`.
+            Not given means the model's own.
+        sigmas: Their noise levels, "karras" or "exponential", where the sampler admits them.
+        eta: Their fresh noise per step, 0 to 1, where the sampler has that freedom.
+        rescale: Their rescaled guidance, 0 (off) to 1.
         sample_every: Draw the sample prompts before the first step and every so many steps. Not
             given: never.
         sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
@@ -134,6 +147,10 @@ class TrainConfig:
     precision: str = "float32"
     seed: int = 0
     rng: str = NUMPY
+    sampler: str | None = None
+    sigmas: str | None = None
+    eta: float = 0.0
+    rescale: float = 0.0
     sample_every: int | None = None
     sample_prompts: str | list[str] | None = None
     sample_steps: int = 25
@@ -154,13 +171,19 @@ class TrainConfig:
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
+    def recipe(self, steps: int, guidance: float) -> Recipe:
+        """How samples or class pictures are painted."""
+        how = {name: getattr(self, name) for name in FIELDS if name not in ("steps", "guidance")}
+        return Recipe(seed=self.seed, steps=steps, guidance=guidance, **how)
+
     def _check_together(self) -> None:
+        check_sampler(self.sampler, self.sigmas, self.eta)
         if (self.instance_prompt is None) == (self.captions is None):
             raise ValueError("give either instance_prompt or captions, and only one of them")
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
-        if self.train_text_encoder and self.train not in TEXT_PARTS:
-            allowed = " or ".join(TEXT_PARTS)
+        if self.train_text_encoder and self.train not in WITH_TEXT_ENCODER:
+            allowed = " or ".join(WITH_TEXT_ENCODER)
             raise ValueError(f"train_text_encoder needs train = {allowed}, got {self.train!r}")
         if self.text_learning_rate is not None and not self.train_text_encoder:
             raise ValueError("text_learning_rate needs train_text_encoder")
@@ -172,6 +195,14 @@ class TrainConfig:
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
         return asdict(self)
+
+    def of_run(self) -> dict:
+        """The options that stay the same if the run is moved, stopped and continued."""
+        return {name: v for name, v in self.to_json().items() if name not in OF_THE_CALL}
+
+    def shaping(self) -> dict:
+        """The options that the trained numbers depend on."""
+        return {name: v for name, v in self.to_json().items() if name not in NOT_SHAPING}
 
     def differences(self, saved: dict) -> list[str]:
         """Options that differ from those of a saved run and may not, as "name: old -> new"."""
@@ -202,12 +233,13 @@ def _whole(least: int) -> _Check:
     return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
 
 
-def _one_of(names: tuple[str, ...]) -> _Check:
+def _one_of(names: Iterable[str]) -> _Check:
     return _Check(f"one of {', '.join(names)}", lambda v: v in names)
 
 
 _TEXT = _Check("text that is not empty", lambda v: isinstance(v, str) and v.strip() != "")
 _SWITCH = _Check("true or false", lambda v: isinstance(v, bool))
+_NUMBER = _Check("a finite number", _is_number)
 _ABOVE_0 = _Check("a finite number above 0", lambda v: _is_number(v) and v > 0)
 _AT_LEAST_0 = _Check("a finite number, at least 0", lambda v: _is_number(v) and v >= 0)
 _BELOW_1 = _Check("a number in [0, 1)", lambda v: _is_number(v) and 0 <= v < 1)
@@ -221,7 +253,7 @@ _CHECKS = {
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),
     "caption_case": _one_of(CASES),
-    "train": _one_of(PARTS),
+    "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
     "size_px": _whole(8),
@@ -231,8 +263,10 @@ _CHECKS = {
     "keep_checkpoints": _whole(1),
     **dict.fromkeys(("alpha", "min_snr_gamma", "learning_rate"), _ABOVE_0),
     "text_learning_rate": _ABOVE_0,
-    **dict.fromkeys(("prior_weight", "class_guidance", "offset_noise"), _AT_LEAST_0),
-    **dict.fromkeys(("weight_decay", "max_grad_norm", "sample_guidance"), _AT_LEAST_0),
+    **dict.fromkeys(("prior_weight", "offset_noise"), _AT_LEAST_0),
+    **dict.fromkeys(("weight_decay", "max_grad_norm"), _AT_LEAST_0),
+    **dict.fromkeys(("class_guidance", "sample_guidance"), _NUMBER),
+    **dict.fromkeys(("eta", "rescale"), _SHARE),
     "ema_decay": _BELOW_1,
     "caption_dropout": _SHARE,
 }

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from jstyle.sd.startup import jt
 
-from .parameters import fill, values_of
+from .trainables.base import fill, values_of
 
 
 class Average:

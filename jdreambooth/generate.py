@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jstyle.sd import files, image
-from jstyle.sd.noise import gaussian
+from jstyle.sd import files, image, targets
+from jstyle.sd.noise import InjectedNoise, gaussian
 from jstyle.sd.schedule import add_noise
 
 from . import runs
@@ -32,32 +32,37 @@ def generate(
     at: int | None = None,
     device: str = "auto",
     bar: Callable | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write one PNG per prompt into `out`, and manifest.json with every picture's text and seed.
 
     at: a saved step of the run, None for the last. bar(total) makes a tqdm-like progress bar.
-    Finished pictures stay if it is interrupted. Raises RunError, ImageError or ValueError for bad
+    overwrite: also replace files that are no results of ours. Finished pictures stay if it is
+    interrupted. Raises RunError, ImageError or ValueError for bad
     input before anything is written, OSError if `out` cannot be.
     """
     run = runs.open_run(run_folder)
     step = run.result(at)
-    starts = _start_paths(run, recipe.init)
-    with runs.on_device(device):
+    starts, names = _start_paths(run, recipe.init), safe_names(prompts)
+    wanted = [Path(out) / f"{name}.png" for name in names]
+    targets.require_free([*wanted, Path(out) / MANIFEST], overwrite, starts)
+    with files.output_folder(out) as folder, runs.on_device(device):
         sd = runs.load_model(run, step)
         size = runs.picture_size(run, sd)
         start = None if recipe.init is None else mean_picture(starts, size)
-        folder = files.writable_folder(out)
-        about = {"run": str(run.folder), "step": step, "recipe": asdict(recipe), "size_px": size}
+        about = {"step": step, "recipe": asdict(recipe), "size_px": size}
         rows, paths = [], []
         with progress_of(bar, len(prompts) * recipe.evaluations) as progress:
-            for i, (prompt, name) in enumerate(zip(prompts, safe_names(prompts), strict=True)):
+            for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
                 seed, text = recipe.seed + i, recipe.text(prompt)
                 pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
                 row = {"file": f"{name}.png", "prompt": prompt, "text": text, "seed": seed}
                 image.save_png(folder / row["file"], pixels, {**about, **row})
                 rows.append(row)
                 paths.append(folder / row["file"])
-                files.write_json(folder / MANIFEST, {**about, "pictures": rows})
+                files.write_json(
+                    folder / MANIFEST, {"run": str(run.folder), **about, "pictures": rows}
+                )
     return paths
 
 
@@ -93,25 +98,27 @@ def make_picture(
 
     start: a picture like it, brought to the noise level from which recipe.strength of the steps are
     left (SDEdit, arXiv:2108.01073; the steps are counted as diffusers counts them). advance() is
-    called after every step. Raises ValueError for a size that does not fit the model.
+    called for every evaluation of the network. Raises ValueError for a size that does not fit.
     """
+    from jstyle.sd.sampling import last
     from jstyle.sd.startup import jt
 
     sd.check_size(size_px, size_px)
     side = size_px // sd.vae_scale
     z, skipped = gaussian((sd.unet.config.in_channels, side, side), seed, recipe.rng)[None], 0
     if start is not None:
-        skipped = recipe.steps - recipe.evaluations
-        t = int(sd.schedule.timesteps(recipe.steps)[skipped])
-        z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, sd.schedule.abar_at(t))
+        skipped = recipe.steps - recipe.steps_taken
+        plan = sd.plan(recipe.steps, recipe.sampler, recipe.sigmas, recipe.eta)
+        level = plan.levels.steps[skipped].here
+        z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, level.abar)
     negative = None if recipe.guidance == 1.0 else sd.encode_text([recipe.negative])
     context = sd.encode_text([text])
     z = jt.array(z)
-    for _, step in sd.denoise(z, context, recipe.steps, recipe.guidance, negative, start=skipped):
-        z = step
-        if advance is not None:
-            advance()
-    return sd.decode(z)
+    how = {**recipe.walk(), "negative_context": negative, "start": skipped}
+    how["noise"] = InjectedNoise([seed], recipe.rng)
+    if advance is not None:
+        how["evaluated"] = advance
+    return sd.decode(last(sd.sample(z, context, recipe.steps, **how), z))
 
 
 class _Silent:

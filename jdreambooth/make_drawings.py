@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 
-from jstyle.sd import files, image
+from jstyle.sd import files, image, targets
+from jstyle.sd.folders import filled_folder
 
 from . import drawings
 
@@ -21,10 +23,12 @@ def make_drawings(
     count: int = 8,
     seed: int = 0,
     size_px: int = 128,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write `count` PNGs with the seeds seed, seed + 1, ... and captions.jsonl, one line each.
 
     obj: a name, or several with commas between, which take turns. style None: plain drawings.
+    overwrite: also replace files that are no drawings of ours.
     Raises ValueError for an unknown name or a number out of range before anything is written,
     OSError if the folder cannot be written.
     """
@@ -33,16 +37,29 @@ def make_drawings(
     for name, value, least in (("count", count, 1), ("seed", seed, 0), ("size_px", size_px, 16)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    folder = files.writable_folder(out)
-    paths, lines = [], []
+    stem = {name: "_".join(filter(None, (name, style))).replace(" ", "_") for name in names}
+    rows = []
     for i, number in enumerate(range(seed, seed + count)):
         name = names[i % len(names)]
-        stem = "_".join(filter(None, (name, style))).replace(" ", "_")
-        path = folder / f"{stem}_{number:04d}.png"
-        image.save_png(path, np.asarray(drawings.draw(name, style, number, size_px)))
-        facts = {"object": name, "style": style, "seed": number, "size_px": size_px}
-        lines.append(json.dumps({"file": path.name, "caption": captions[name], **facts}))
-        paths.append(path)
-    with files.atomic_write(folder / CAPTIONS) as part:
-        part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        row = {"file": f"{stem[name]}_{number:04d}.png", "caption": captions[name], "object": name}
+        rows.append({**row, "style": style, "seed": number, "size_px": size_px})
+    paths = [Path(out) / row["file"] for row in rows]
+    _require_free(Path(out), paths, overwrite)
+    with filled_folder(out, last=CAPTIONS) as folder:
+        for row in rows:
+            pixels = np.asarray(drawings.draw(row["object"], style, row["seed"], size_px))
+            image.save_png(folder / row["file"], pixels)
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        with files.atomic_write(folder / CAPTIONS) as part:
+            files.write_text(part, lines)
     return paths
+
+
+def _require_free(folder: Path, paths: list[Path], overwrite: bool) -> None:
+    """Raise TargetError for what is there and was not drawn by us, as captions.jsonl tells."""
+    captions = folder / CAPTIONS
+    targets.require_free([captions], overwrite)
+    drawn = set()
+    if os.path.isfile(captions) and targets.is_ours(captions):
+        drawn = {json.loads(line)["file"] for line in captions.read_bytes().splitlines()}
+    targets.require_free([path for path in paths if path.name not in drawn], overwrite)

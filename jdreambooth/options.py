@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import Parser, add_config, add_device, make_parser
+from jstyle.sd.console import Parser, add_config, add_device, add_overwrite, make_parser
 
 from . import drawings
 from .config import TrainConfig
@@ -44,7 +44,14 @@ def train() -> Parser:
         "  mpirun -np 4 jdreambooth train --config run.yaml      # batches four times as large\n",
     )
     add_config(parser)
-    parser.add_fields(TrainConfig)
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        default=None,
+        help="folder of the run; everything is written there (default: that of a run's own "
+        "config.json given with --config)",
+    )
+    parser.add_fields(TrainConfig, skip={"out"})
     return parser
 
 
@@ -63,6 +70,7 @@ def generate() -> Parser:
     parser.add_argument("--out", type=str, required=True, help="folder for the pictures")
     parser.add_fields(Recipe)
     add_device(parser)
+    add_overwrite(parser)
     return parser
 
 
@@ -105,6 +113,7 @@ def merge() -> Parser:
     parser.add_argument("--weight", type=float, default=1.0, help="scales the LoRA's change")
     _add_dtype(parser, "float16")
     add_device(parser)
+    add_overwrite(parser)
     return parser
 
 
@@ -121,6 +130,31 @@ def export() -> Parser:
     )
     _add_dtype(parser, "float32")
     add_device(parser)
+    add_overwrite(parser)
+    return parser
+
+
+def import_() -> Parser:
+    parser = _parser(
+        "import",
+        "Write a LoRA of another program as one .safetensors file, in the format that diffusers "
+        "and this program write, or in kohya's. Taken are files of diffusers (also of 2023, and "
+        ".bin), of kohya (also with the original UNet's names, and with convolutions), folders of "
+        "peft (adapter_config.json gives alpha), and what JDiffusion's DreamBooth example writes. "
+        "Says what each part holds, and what was left out. Values stay as they are.",
+        "  jdreambooth import style/style_00 --out style_00.safetensors\n"
+        "  jdreambooth import adapter_folder --out adapter.safetensors --dtype float16\n"
+        "  jdreambooth import downloaded.safetensors --out plain.safetensors\n"
+        "  jstyle generate --prompt 'a cup in style_00' --out cup.png --lora style_00.safetensors\n"
+        "(--lora takes all of these as they are, too)\n",
+    )
+    parser.add_argument("source", type=str, help="a file, or a folder that holds one LoRA")
+    parser.add_argument("--out", type=str, required=True, help="a .safetensors file")
+    parser.add_argument(
+        "--format", type=str, default="diffusers", help=f"one of {', '.join(FORMATS)}"
+    )
+    _add_dtype(parser, "float32")
+    add_overwrite(parser)
     return parser
 
 
@@ -160,4 +194,5 @@ def draw() -> Parser:
     parser.add_argument("--count", type=int, default=8, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="of the first, the others count on")
     parser.add_argument("--size-px", type=int, default=128, help="side of the square pictures")
+    add_overwrite(parser)
     return parser

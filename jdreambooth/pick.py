@@ -70,11 +70,15 @@ def pick(
     run.result()
     texts = held_out_texts(run, prompts, cfg.template)
     paths = runs.reference_paths(run)
-    folder = files.writable_folder(run.folder / FOLDER if out is None else out)
+    folder = run.folder / FOLDER if out is None else Path(out)
     counts = [0, *run.results]
     pictures = len(texts) * cfg.seeds
     total = len(counts) * pictures * (cfg.steps + cfg.draws)
-    with runs.on_device(device), progress_of(bar, total) as progress:
+    with (
+        files.output_folder(folder),
+        runs.on_device(device),
+        progress_of(bar, total) as progress,
+    ):
         painted = {}
         for step in reversed(counts):  # the untrained model last: it is needed again
             sd = None  # frees the one before

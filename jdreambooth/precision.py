@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from jstyle.sd.hooks import with_parameters
 from jstyle.sd.startup import jt
 
 FIRST_SCALE = 2.0**14
@@ -29,18 +30,13 @@ def require_precision(precision: str, device: str) -> None:
 def in_half(unet) -> Iterator[Callable]:
     """Yield unet(z, t, context) computing in float16; afterwards its own parameters are back."""
     own = [
-        (module, name, value)
+        (module, name)
         for module in unet.modules()
         for name, value in vars(module).items()
         if isinstance(value, jt.Var) and value.dtype == "float32"
     ]
-    try:
-        for module, name, value in own:
-            setattr(module, name, value.float16())
+    with with_parameters({(m, name): getattr(m, name).float16() for m, name in own}):
         yield lambda z, t, context: unet(z.float16(), t, context.float16())
-    finally:
-        for module, name, value in own:
-            setattr(module, name, value)
 
 
 class LossScale:

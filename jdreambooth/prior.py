@@ -10,9 +10,10 @@ from PIL import Image
 
 from jstyle.sd import files, image
 from jstyle.sd.pipeline import StableDiffusion
-from jstyle.sd.rng import NUMPY
 
 from .data import readable_images
+from .generate import paint
+from .recipe import Recipe
 
 
 def make_class_images(
@@ -21,36 +22,30 @@ def make_class_images(
     prompts: list[str],
     count: int,
     size_px: int,
-    seed: int = 0,
-    num_steps: int = 50,
-    guidance: float = 7.5,
+    recipe: Recipe,
     progress: Callable[[int, int], None] | None = None,
     skip_bad: bool = False,
-    rng: str = NUMPY,
 ) -> dict[Path, str]:
     """`count` pictures of the class and their captions; those that are missing are generated.
 
-    The i-th is class-0000i.png, with seed + i and the prompts in turn, and carries both, so an
-    interrupted run goes on where it stopped. Other pictures in the folder count first, with the
-    first prompt as caption. progress(done, count) after each generated picture.
+    The i-th is class-0000i.png, with recipe.seed + i and the prompts in turn, and carries both, so
+    that an interrupted run goes on where it stopped. Other pictures in the folder count first, with
+    the first prompt as caption. progress(done, count) after each generated picture.
     Raises ValueError if a picture there was generated for a prompt that is not given.
     """
-    folder = files.writable_folder(folder)
     names = [f"class-{i:05d}.png" for i in range(count)]
-    foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
-    paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
-    for i, path in enumerate(paths[len(foreign) :]):
-        if not path.exists():
-            prompt = prompts[i % len(prompts)]
-            picture = sd.generate(
-                prompt, seed + i, num_steps, guidance, height=size_px, width=size_px, rng=rng
-            )
-            made = {"prompt": prompt, "seed": seed + i, "steps": num_steps, "guidance": guidance}
-            made["rng"] = rng
-            image.save_png(path, image.to_uint8(picture)[0], made)
-            if progress is not None:
-                progress(len(foreign) + i + 1, count)
-    return {path: _caption(path, prompts) for path in paths}
+    with files.output_folder(folder) as folder:
+        foreign = [p for p in _pictures(folder, skip_bad) if not p.name.startswith("class-")]
+        paths = foreign[:count] + [folder / name for name in names[: max(0, count - len(foreign))]]
+        for i, path in enumerate(paths[len(foreign) :]):
+            if not path.exists():
+                prompt = prompts[i % len(prompts)]
+                seed = recipe.seed + i
+                made = {"prompt": prompt, "seed": seed, **recipe.told()}
+                image.save_png(path, paint(sd, prompt, seed, recipe, size_px), made)
+                if progress is not None:
+                    progress(len(foreign) + i + 1, count)
+        return {path: _caption(path, prompts) for path in paths}
 
 
 def _pictures(folder: Path, skip_bad: bool) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import TypeVar
 from jstyle.sd import runtime
 from jstyle.sd.startup import StartupError, jt
 
-from .parameters import fill
+from .trainables.base import fill
 
 T = TypeVar("T")
 OTHER_LAUNCHERS = ("PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # MPICH's mpirun, and Slurm's srun

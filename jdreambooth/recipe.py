@@ -2,49 +2,40 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from jstyle.sd.rng import NUMPY, check_rng
+from jstyle.sd.samplers import SAMPLERS
+from jstyle.sd.samplers.options import Sampling
 
 AVERAGE = "average"
 PLACE = "{prompt}"
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Sampling):
     """How pictures are made. Picture i has the seed seed + i.
 
     Args:
         seed: Of the first picture's noise; the others count on.
-        steps: DDIM steps.
-        guidance: Strength of classifier-free guidance; 1 is without, and twice as fast.
         negative: What guidance leads away from.
         init: "average", the pixel mean of the run's pictures, or an image file, to start from.
             Not given means pure noise.
         strength: With init: how far back towards noise the start lies, above 0 and up to 1.
         template: What is made of a prompt, such as "{prompt} in style_05".
-        rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's (with
-            ":float16" as pipelines in half precision draw it).
 
     Raises ValueError naming the option, its value and what is allowed.
     """
 
     seed: int = 0
-    steps: int = 50
-    guidance: float = 7.5
     negative: str = ""
     init: str | None = None
     strength: float = 0.9
     template: str = PLACE
-    rng: str = NUMPY
 
     def __post_init__(self):
-        check_rng(self.rng)
-        for name, least in (("seed", 0), ("steps", 1), ("guidance", 0)):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value >= least):
-                raise ValueError(f"{name} must be at least {least}, got {value}")
+        super().__post_init__()
+        if self.seed < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {self.strength}")
         if PLACE not in self.template:
@@ -54,8 +45,15 @@ class Recipe:
         return self.template.replace(PLACE, prompt)
 
     @property
-    def evaluations(self) -> int:
-        """Denoising steps that one picture takes, counted as diffusers counts them."""
+    def steps_taken(self) -> int:
+        """Sampling steps that one picture takes, counted as diffusers counts them."""
         if self.init is None:
             return self.steps
         return max(1, min(int(self.steps * self.strength), self.steps))
+
+    @property
+    def evaluations(self) -> int:
+        """How often the network sees one picture, without guidance; an estimate of one per step
+        for the model's own sampler and for one that chooses its steps."""
+        count = SAMPLERS[self.sampler].evaluations if self.sampler else None
+        return count(self.steps_taken) if count else self.steps_taken

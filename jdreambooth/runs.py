@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .config import TrainConfig
+from .trainables import find_trainable
 
 if TYPE_CHECKING:
     from jstyle.sd.pipeline import StableDiffusion
 
+    from .trainables.base import Trainable
+
 CONFIG, CAPTIONS, METRICS = "config.json", "captions.json", "metrics.jsonl"
-LORA_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers looks for
 
 
 class RunError(ValueError):
@@ -28,7 +30,10 @@ class RunError(ValueError):
 
 @dataclass(frozen=True)
 class Run:
-    """captions: file name -> caption. results: step -> folder with a LoRA file or a model."""
+    """captions: file name -> caption. results: step -> folder with a LoRA file or a model.
+
+    config.out is where the run is now.
+    """
 
     folder: Path
     config: TrainConfig
@@ -46,8 +51,9 @@ class Run:
             raise RunError(f"{self.folder}: nothing is saved at step {step}; saved: {saved}")
         return step
 
-    def is_lora(self, step: int) -> bool:
-        return (self.results[step] / LORA_FILE).is_file()
+    @property
+    def trainable(self) -> type[Trainable]:
+        return find_trainable(self.config.train)
 
 
 def open_run(folder: str | Path) -> Run:
@@ -57,7 +63,7 @@ def open_run(folder: str | Path) -> Run:
         raise RunError(f"{folder}: no such folder")
     config, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
     try:
-        config = TrainConfig(**config)
+        config = TrainConfig(**{**config, "out": str(folder), "resume": None})
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder / CONFIG}: not the configuration of a run ({error})") from None
     found = {}
@@ -81,15 +87,14 @@ def _read_json(path: Path) -> dict:
 
 def load_model(run: Run, step: int | None) -> StableDiffusion:
     """The model as it was after `step` steps; None: before training."""
-    from jstyle.sd.lora import load_lora
     from jstyle.sd.pipeline import StableDiffusion
 
     cfg = run.config
-    if step is not None and not run.is_lora(step):
+    if step is not None and run.trainable.whole_model:
         return StableDiffusion.from_pretrained(run.results[step])
     sd = StableDiffusion.from_pretrained(cfg.model, cfg.variant)
     if step is not None:
-        load_lora(sd, run.results[step] / LORA_FILE)
+        run.trainable.put_on(sd, run.results[step])
     return sd
 
 
@@ -97,19 +102,16 @@ def picture_size(run: Run, sd: StableDiffusion) -> int:
     """Side in pixels of the run's pictures."""
     if run.config.size_px is not None:
         return run.config.size_px
-    return sd.unet.config.sample_size * sd.vae_scale
+    return sd.picture_size
 
 
 @contextmanager
 def on_device(name: str) -> Iterator[str]:
     """Start Jittor on "cpu", "cuda", or for "auto" on the better that is there; yields which."""
     from jstyle.sd import runtime
-    from jstyle.sd.startup import jt
 
-    if name == "auto":
-        name = "cuda" if jt.has_cuda else "cpu"
-    with runtime.use(name):
-        yield name
+    with runtime.use(name) as chosen:
+        yield chosen
 
 
 def reference_paths(run: Run) -> list[Path]:

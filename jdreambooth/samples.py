@@ -40,7 +40,7 @@ class Sampler:
     def __call__(self, step: int, sd: StableDiffusion) -> Path:
         """Returns the folder of the step's pictures."""
         folder = files.writable_folder(self.folder / f"step-{step:06d}")
-        size = self.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = self.size_px or sd.picture_size
         for i, (prompt, name) in enumerate(self._named()):
             pixels = paint(sd, self.recipe.text(prompt), self.recipe.seed + i, self.recipe, size)
             made = {"prompt": prompt, "seed": self.recipe.seed + i, "step": step}

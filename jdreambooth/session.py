@@ -7,13 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tensorboardX import SummaryWriter
-
 from jstyle.sd.startup import jt
 
 from .config import TrainConfig
+from .events import Events
 from .plots import plot_losses
-from .recipe import Recipe
 from .runs import CAPTIONS, METRICS
 from .samples import Sampler, first_captions
 from .train import RunReport, train
@@ -56,9 +54,8 @@ class Session:
         if metrics:
             self.bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
             if self.log is None:  # not before the first step, when the folder is known to be ours
-                self.log = SummaryWriter(str(self.folder / TENSORBOARD))
-            for name, value in metrics.items():
-                self.log.add_scalar(name, value, done)
+                self.log = Events(self.folder / TENSORBOARD)
+            self.log.add(done, metrics)
 
     def on_sample(self, step: int, sd: StableDiffusion) -> None:
         if self.sampler is None:
@@ -70,7 +67,7 @@ class Session:
         prompts = cfg.sample_prompts
         if prompts is None:
             prompts = first_captions(json.loads((self.folder / CAPTIONS).read_text("utf-8")))
-        recipe = Recipe(cfg.seed, cfg.sample_steps, cfg.sample_guidance, rng=cfg.rng)
+        recipe = cfg.recipe(cfg.sample_steps, cfg.sample_guidance)
         return Sampler(self.folder, prompts, recipe, cfg.size_px)
 
     def draw(self) -> None:

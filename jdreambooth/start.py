@@ -2,26 +2,91 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from jstyle.sd import files
+from jstyle.sd import files, parts, targets
 
 from . import checkpoint
 from .config import TrainConfig
-from .runs import METRICS
+from .runs import CAPTIONS, CONFIG, METRICS, RunError
 
-CHECKPOINTS = "checkpoints"
+log = logging.getLogger("jdreambooth")
+
+CHECKPOINTS, LOCK = "checkpoints", ".jstyle-lock"
+OWN_FILES = (CONFIG, CAPTIONS, METRICS)
 
 
-def open_folder(cfg: TrainConfig) -> Path:
-    """Prepare cfg.out. Raises ValueError if it holds a run that is not to be resumed."""
-    folder = files.writable_folder(cfg.out)
-    if cfg.resume is None and (folder / METRICS).exists():
-        raise ValueError(f"{folder}: holds a run already; resume it (auto) or choose another out")
-    for place in (folder, folder / CHECKPOINTS):
-        checkpoint.sweep(place)
-    return folder
+@contextmanager
+def open_folder(cfg: TrainConfig) -> Iterator[Path]:
+    """cfg.out for the time of a run. Of a new one that comes to no step its own files are removed
+    again, and the folder if it is empty then.
+
+    Raises ValueError if it holds a run that is not to be resumed, something else under the names
+    of a run's files, or a run that another process is working on.
+    """
+    with files.output_folder(cfg.out) as folder, _alone_in(folder):
+        if cfg.resume is None and (folder / METRICS).exists():
+            raise ValueError(
+                f"{folder}: holds a run already; resume it (auto) or choose another out"
+            )
+        if not targets.is_ours(folder / CONFIG):
+            targets.require_free([folder / CONFIG])
+            for name in (CAPTIONS, METRICS):
+                if (folder / name).exists():
+                    raise RunError(f"{folder / name}: is not of a run; choose another out")
+        for place in (folder, folder / CHECKPOINTS):
+            parts.sweep(place)
+        is_new = not any((folder / name).exists() for name in OWN_FILES)
+        try:
+            yield folder
+        finally:
+            if is_new and not _has_step(folder / METRICS):
+                for name in OWN_FILES:
+                    parts.remove(folder / name)
+
+
+def _has_step(path: Path) -> bool:
+    return path.is_file() and b"\n" in path.read_bytes()
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, a hidden file that goes with the run. The lock itself goes with the
+    process, also with a killed one, and is not handed down to its children."""
+    path = folder / LOCK
+    while True:
+        with files.naming(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            _lock(handle, folder)
+            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
+                break  # else the one before has just removed it
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    try:
+        yield
+    finally:
+        parts.remove(path)
+        os.close(handle)
+
+
+def _lock(handle: int, folder: Path) -> None:
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise RunError(
+            f"{folder}: another process is training there; wait for it or choose another out"
+        ) from None
+    except OSError:  # a file system without locks
+        log.info("%s: cannot be locked; nothing else may train there", folder)
 
 
 def find_state(cfg: TrainConfig, folder: Path, ranks: int = 1) -> checkpoint.State | None:
@@ -62,6 +127,11 @@ def read_lines(path: Path, steps: int) -> list[dict]:
     return [json.loads(line) for line in lines[:steps]]
 
 
+def add_line(path: Path, metrics: dict) -> None:
+    with files.naming(path), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(metrics) + "\n")
+
+
 def write_lines(path: Path, metrics: list[dict]) -> None:
     with files.atomic_write(path) as part:
-        part.write_text("".join(json.dumps(m) + "\n" for m in metrics), encoding="utf-8")
+        files.write_text(part, "".join(json.dumps(m) + "\n" for m in metrics))

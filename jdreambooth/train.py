@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
@@ -18,7 +17,7 @@ from jstyle.sd import files, runtime
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 
-from . import checkpoint, parameters, prior
+from . import checkpoint, prior
 from .captions import make_captions
 from .checkpointing import checkpointed
 from .config import TrainConfig
@@ -29,7 +28,9 @@ from .optimizer import AdamW, clip_gradients, global_norm, lr_at
 from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
-from .start import CHECKPOINTS, find_state, open_folder, read_lines, write_lines
+from .start import CHECKPOINTS, add_line, find_state, open_folder, read_lines, write_lines
+from .trainables import find_trainable
+from .trainables.base import count, fill, values_of
 
 log = logging.getLogger("jdreambooth")
 
@@ -69,41 +70,37 @@ def train(
     Raises ValueErrors for bad input, OSError if something cannot be written, TrainingError if the
     loss is no longer a number.
     """
-    device = _device(cfg.device)
+    device = runtime.resolved(cfg.device)
     require_precision(cfg.precision, device)
-    with runtime.use(device):
-        return Run(cfg, progress, on_sample, sd).go()
-
-
-def _device(name: str) -> str:
-    return name if name != "auto" else "cuda" if jt.has_cuda else "cpu"
+    with runtime.use(device), ExitStack() as stack:
+        return Run(cfg, progress, on_sample, sd, stack).go()
 
 
 class Run:
     """One run: what it consists of, made in order."""
 
-    def __init__(self, cfg: TrainConfig, progress, on_sample, sd):
+    def __init__(self, cfg: TrainConfig, progress, on_sample, sd, stack: ExitStack | None = None):
+        """stack: for how long the run has its folder for itself; None: as long as it is there."""
         self.cfg, self.on_sample = cfg, on_sample
         self.progress = progress or (lambda stage, done, total, metrics: None)
         self.started = time.monotonic()
         self.ranks = Ranks()
         self.folder = Path(cfg.out)
-        self.ranks.first_does(lambda: open_folder(cfg))
+        self.stack = ExitStack() if stack is None else stack
+        self.ranks.first_does(lambda: self.stack.enter_context(open_folder(cfg)))
         state = find_state(cfg, self.folder, self.ranks.count)
         paths = readable_images(cfg.instance_dir, cfg.skip_bad_images)
         captions = make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case)
         self.ranks.require_same("pictures and captions", json.dumps(captions))
-        if self.ranks.first:
-            files.write_json(self.folder / CONFIG, cfg.to_json())
-            files.write_json(self.folder / CAPTIONS, captions)
+        self.captions = captions
         self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
         self.data = self._dataset({path: captions[path.name] for path in paths})
-        self.trained = parameters.choose(self.sd, cfg)
+        self.trained = find_trainable(cfg.train)(self.sd, cfg)
         named = self.trained.parameters
         self.optimizer = AdamW(named, cfg.weight_decay, _rates(cfg, named))
         self.scale = None if cfg.precision == "float32" else LossScale()
         self.average = None if cfg.ema_decay is None else Average(named, cfg.ema_decay)
-        self.contexts = self._encode_captions()
+        self.trained.know(self.data.captions())
         self.fingerprint = self.data.fingerprint()
         self.start = 0 if state is None else self._restore(state)
         self.ranks.share(self._tensors())
@@ -123,7 +120,7 @@ class Run:
 
     def _dataset(self, instances: dict[Path, str]) -> Dataset:
         cfg, sd = self.cfg, self.sd
-        size = cfg.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = cfg.size_px or sd.picture_size
         sd.check_size(size, size)
         views = {"crops": cfg.random_crops, "flip": cfg.random_flip, "seed": cfg.seed}
         classes = []
@@ -152,50 +149,35 @@ class Run:
             cfg.class_prompt,
             cfg.num_class_images,
             size_px,
-            cfg.seed,
-            cfg.class_steps,
-            cfg.class_guidance,
+            cfg.recipe(cfg.class_steps, cfg.class_guidance),
             lambda done, total: self.progress("class", done, total, {}),
             cfg.skip_bad_images,
-            cfg.rng,
         )
-
-    def _encode_captions(self) -> dict[str, np.ndarray]:
-        """Caption -> its context (tokens, D), or its token ids if the text encoder is trained."""
-        captions = self.data.captions()
-        if self.cfg.train_text_encoder:
-            return dict(zip(captions, self.sd.tokenizer(captions), strict=True))
-        return {text: self.sd.encode_text([text]).numpy()[0] for text in captions}
-
-    def _context(self, batch: Batch) -> jt.Var:
-        rows = np.stack([self.contexts[text] for text in batch.captions])
-        return self.sd.text_encoder(rows) if self.cfg.train_text_encoder else jt.array(rows)
 
     def go(self) -> RunReport:
         cfg, metrics = self.cfg, read_lines(self.folder / METRICS, self.start)
         if self.ranks.first:
+            files.write_json(self.folder / CONFIG, cfg.of_run())
+            files.write_json(self.folder / CAPTIONS, self.captions)
             write_lines(self.folder / METRICS, metrics)
         with ExitStack() as stack:
             if cfg.gradient_checkpointing:
                 stack.enter_context(checkpointed(self.sd.unet, self.sd.text_encoder))
-            place = self.folder / METRICS if self.ranks.first else os.devnull
-            lines = stack.enter_context(open(place, "a", encoding="utf-8"))
             if self.ranks.first and self.start == 0 and self._samples_at(0):
                 self.on_sample(0, self.sd)
             for step in range(self.start, cfg.steps):
                 values = self.step(step)
                 self._require_finite(step, values)
                 metrics.append({"step": step + 1, **values})
-                lines.write(json.dumps(metrics[-1]) + "\n")
-                lines.flush()
                 if self.ranks.first:
+                    add_line(self.folder / METRICS, metrics[-1])
                     self._save(step + 1)
                 self.progress("train", step + 1, cfg.steps, values)
         self.ranks.first_does(lambda: None)  # the others wait until everything is written
         return RunReport(
             folder=self.folder,
             tensors=len(self.trained.parameters),
-            parameters=parameters.count(self.trained.parameters),
+            parameters=count(self.trained.parameters),
             steps=cfg.steps,
             loss=metrics[-1]["loss"],
             seconds=time.monotonic() - self.started,
@@ -231,7 +213,7 @@ class Run:
             loss, parts = dreambooth_loss(
                 network,
                 batch,
-                self._context(batch),
+                self.trained.context(batch.captions),
                 self.sd.schedule,
                 cfg.prior_weight,
                 cfg.min_snr_gamma,
@@ -270,20 +252,20 @@ class Run:
         if sample or done in cfg.save_at:
             with self.average.in_place() if self.average is not None else nullcontext():
                 if done in cfg.save_at:
-                    about = {"step": str(done), "config": json.dumps(cfg.to_json())}
+                    about = {"step": str(done), "config": json.dumps(cfg.shaping())}
                     with checkpoint.whole_folder(self.result_folder(done)) as part:
-                        parameters.save_result(part, self.sd, self.trained, about)
+                        self.trained.save(part, about)
                 if sample:
                     self.on_sample(done, self.sd)
         every = cfg.checkpoint_every
         if done == cfg.steps or every and done % every == 0:
-            facts = {"step": done, "config": cfg.to_json(), "data": self.fingerprint}
+            facts = {"step": done, "config": cfg.shaping(), "data": self.fingerprint}
             facts["updates"] = self.optimizer.steps_done
             if self.ranks.count > 1:
                 facts["ranks"] = self.ranks.count
             if self.scale is not None:
                 facts["loss_scale"] = vars(self.scale)
-            arrays = parameters.values_of(self._tensors())
+            arrays = values_of(self._tensors())
             checkpoint.save_state(self.folder / CHECKPOINTS, arrays, facts, cfg.keep_checkpoints)
 
     def _samples_at(self, done: int) -> bool:
@@ -309,7 +291,7 @@ class Run:
         tensors = self._tensors()
         checkpoint.require_fit(state, {n: tuple(var.shape) for n, var in tensors.items()})
         for name, var in tensors.items():
-            parameters.fill(var, state.tensors[name])
+            fill(var, state.tensors[name])
             if not name.startswith("value/"):
                 var.stop_grad()
         jt.sync_all()

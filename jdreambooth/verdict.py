@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jstyle.sd.rng import NUMPY
+from jstyle.sd.samplers.options import FIELDS, Sampling
 
 from .recipe import PLACE, Recipe
 
@@ -17,14 +17,12 @@ STYLE, SCORE = "style", "score"
 
 
 @dataclass(frozen=True)
-class PickConfig:
+class PickConfig(Sampling):
     """What is painted for the measures, and when a saved count is healthy.
 
     Args:
         seeds: Pictures per prompt, at least 2.
         seed: Of the first of them; the others count on.
-        steps: DDIM steps per picture.
-        guidance: Strength of classifier-free guidance.
         template: What is made of a prompt, such as "{prompt} in style_05".
         draws: Noise draws per picture and text, for what the untrained model takes it for.
         least_recognised: Of the pictures recognised before training, this share must stay so.
@@ -34,15 +32,13 @@ class PickConfig:
             stand-in for a contest's score: HIST times the share of pictures that are recognised.
         style_margin: A smaller count wins if its style distance is higher by this at most; by
             score, if it lacks at most this share of the highest.
-        rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's.
 
     Raises ValueError naming the option, its value and what is allowed.
     """
 
+    steps: int = 25
     seeds: int = 2
     seed: int = 0
-    steps: int = 25
-    guidance: float = 7.5
     template: str = PLACE
     draws: int = 4
     least_recognised: float = 0.7
@@ -50,9 +46,9 @@ class PickConfig:
     most_copies: float = 0.2
     by: str = STYLE
     style_margin: float = 0.05
-    rng: str = NUMPY
 
     def __post_init__(self):
+        super().__post_init__()
         for name, least in (("seeds", 2), ("draws", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -64,8 +60,8 @@ class PickConfig:
         self.recipe()
 
     def recipe(self) -> Recipe:
-        how = {"template": self.template, "rng": self.rng}
-        return Recipe(self.seed, self.steps, self.guidance, **how)
+        how = {name: getattr(self, name) for name in FIELDS}
+        return Recipe(seed=self.seed, template=self.template, **how)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 
 from . import __version__, options
 from .config import StyleConfig
+from .methods import find_method
 from .sd.console import Command, Program, count, progress_bar, say
 
 USAGE = """\
@@ -34,9 +35,10 @@ first steps:
 """
 
 
-def _style_config(args: Namespace) -> StyleConfig:
-    names = [field.name for field in fields(StyleConfig) if field.name in args]
-    return StyleConfig(**{name: args[name] for name in names})
+def _style_config(args: Namespace, config: type = StyleConfig):
+    """The options of a method among those of a command."""
+    names = [field.name for field in fields(config) if field.name in args]
+    return config(**{name: args[name] for name in names})
 
 
 def _several(value) -> list[str]:
@@ -47,10 +49,11 @@ def _several(value) -> list[str]:
 def _stylize(args: Namespace) -> int:
     from .commands.stylize import stylize
 
-    cfg = _style_config(args)
+    cfg = _style_config(args, find_method(args.method).Config)
     words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
     model = (args.model, args.variant, args.device, _several(args.lora))
-    done = stylize(*words, *model, tell=partial(say, args), batch=args.batch)
+    more = {"tell": partial(say, args), "batch": args.batch, "method": args.method}
+    done = stylize(*words, *model, **more, overwrite=args.overwrite)
     if done.skipped:
         say(args, f"skipped {count(done.skipped, 'finished result')}")
     if done.written:
@@ -64,7 +67,8 @@ def _reconstruct(args: Namespace) -> int:
     from .commands.reconstruct import reconstruct
 
     cfg, bar = _style_config(args), progress_bar(args, "eval")
-    done = reconstruct(args.image, args.out, cfg, bar, args.model, args.variant, args.device)
+    model = (args.model, args.variant, args.device)
+    done = reconstruct(args.image, args.out, cfg, bar, *model, overwrite=args.overwrite)
     if args.json:
         print(json.dumps({**asdict(done), "out": str(done.out)}))
         return 0
@@ -77,12 +81,13 @@ def _reconstruct(args: Namespace) -> int:
 
 def _generate(args: Namespace) -> int:
     from .commands.generate import generate
+    from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "rng", "steps", "guidance", "negative", "height", "width")
-    names += ("model", "variant", "device")
+    names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
     given = {name: args[name] for name in names}
     given |= {"loras": _several(args.lora), "tell": partial(say, args)}
-    for path in generate(_several(args.prompt), args.out, progress_bar(args, "eval"), **given):
+    how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
+    for path in generate(_several(args.prompt), args.out, how, bar, **given):
         say(args, f"wrote {path}")
     return 0
 
@@ -90,7 +95,8 @@ def _generate(args: Namespace) -> int:
 def _demo(args: Namespace) -> int:
     from .commands.demo import demo
 
-    done = demo(args.out, _style_config(args), progress_bar(args, "eval"), args.device)
+    words = (args.out, _style_config(args), progress_bar(args, "eval"), args.device)
+    done = demo(*words, overwrite=args.overwrite)
     if done.summary.skipped:
         say(args, f"skipped {count(done.summary.skipped, 'finished result')}")
     if done.summary.written:
@@ -120,10 +126,10 @@ def _parity(args: Namespace) -> int:
             raise ValueError("--record and --against exclude each other")
         if args.out is not None:
             raise ValueError("--out is for the report of a comparison; leave out --record")
-        say(args, f"recorded in {parity.record(request, args.record, bar)}")
+        say(args, f"recorded in {parity.record(request, args.record, bar, args.overwrite)}")
         return 0
     out = args.out or parity.OUT
-    report = parity.compare(request, out, bar, args.against)
+    report = parity.compare(request, out, bar, args.against, args.overwrite)
     say(args, report.as_text())
     say(args, f"look at {Path(out) / parity.PAGE}")
     return 0 if report.passed else 1
@@ -137,7 +143,8 @@ def _score(args: Namespace) -> int:
     if args.where:
         say(args, score.where(request))
         return 0
-    say(args, score.as_text(score.score(request, progress_bar(args, "image"))))
+    report = score.score(request, progress_bar(args, "image"), args.overwrite)
+    say(args, score.as_text(report))
     return 0
 
 
@@ -164,7 +171,9 @@ def _doctor(args: Namespace) -> int:
 
 
 COMMANDS = {
-    "stylize": Command("content images in the style of style images", options.stylize, _stylize),
+    "stylize": Command(
+        "content images in the style of style images", options.stylize, _stylize, varies=True
+    ),
     "reconstruct": Command(
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from .sd.hooks import AttentionCall
 from .sd.startup import jt
 
 PARTS = "qkv"
@@ -75,10 +76,10 @@ class JoinedBank:
 
 
 class Recorder:
-    """An attention edit that stores the wanted parts of q, k, v and changes nothing.
+    """A hook around attention that stores the wanted parts of q, k, v and changes nothing.
 
     parts: any of the letters of "qkv". window: timesteps (LO, HI) to record, both included;
-    None = all. The loop says which timestep is evaluated by calling `at(t)`.
+    None = all.
     """
 
     def __init__(
@@ -86,20 +87,26 @@ class Recorder:
     ):
         if set(parts) - set(PARTS):
             raise ValueError(f'parts must be letters of "{PARTS}", got {parts!r}')
-        self.bank, self.parts, self.window, self.t = bank, parts, window, None
+        self.bank, self.parts, self.window = bank, parts, window
+        self._last = None  # the timestep of the last feature
 
-    def at(self, t: int):
-        self.bank.settle()  # the loop has waited for the evaluation before this one
-        self.t = int(t)
-
-    def __call__(self, site: str, q: jt.Var, k: jt.Var, v: jt.Var):
-        if self.t is None:
-            raise RuntimeError("Recorder.at(t) must be called before the UNet")
-        if in_window(self.t, self.window):
+    def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
+        t = timestep(call)
+        if in_window(t, self.window):
+            if t != self._last:
+                self.bank.settle()  # the loop has waited for the evaluation before this one
+            self._last = t
             for part, value in zip(PARTS, (q, k, v), strict=True):
                 if part in self.parts:
-                    self.bank[part, site, self.t] = value
-        return q, k, v
+                    self.bank[part, call.site, t] = value
+        return call(q, k, v)
+
+
+def timestep(call: AttentionCall) -> int:
+    """The timestep of an evaluation. Raises RuntimeError where no denoiser has stated it."""
+    if call.facts is None:
+        raise RuntimeError(f"{call.site}: the network was called without a denoiser, which says t")
+    return call.facts.t
 
 
 def in_window(t: int, window: tuple[int, int] | None) -> bool:

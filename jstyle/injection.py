@@ -13,19 +13,20 @@ import re
 from collections.abc import Callable, Sequence
 
 from .config import parse_gamma
-from .features import FeatureBank, in_window
+from .features import FeatureBank, in_window, timestep
+from .sd.facts import Row
+from .sd.hooks import AttentionCall
 from .sd.startup import jt
 
 
 class StyleInjector:
-    """The attention edit of StyleID.
+    """The hook around attention that is StyleID.
 
     queries, keys_values: banks holding "q", and "k" and "v"; features (B or 1, tokens, heads,
         head_dim). One image's features serve any number of pictures in a batch.
     gamma: a number in [0, 1], or a function of the timestep. tau: scales the logits.
     window: timesteps (LO, HI) at which to inject, both included; None = all.
-    The loop calls `at(t)` before each evaluation. A (site, t) that was not recorded raises
-    KeyError naming the nearest recorded.
+    A (site, t) that was not recorded raises KeyError naming the nearest recorded.
     """
 
     def __init__(
@@ -38,21 +39,23 @@ class StyleInjector:
     ):
         self.queries, self.keys_values = queries, keys_values
         self.gamma = gamma if callable(gamma) else lambda t: gamma
-        self.tau, self.window, self.t = tau, window, None
+        self.tau, self.window = tau, window
 
-    def at(self, t: int):
-        self.t = int(t)
+    def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
+        t = timestep(call)
+        if not in_window(t, self.window):
+            return call(q, k, v)
+        q_c = of_rows(self.queries["q", call.site, t], call.facts.rows)
+        k_s = of_rows(self.keys_values["k", call.site, t], call.facts.rows)
+        v_s = of_rows(self.keys_values["v", call.site, t], call.facts.rows)
+        return call(*inject(q_c, k_s, v_s, q, self.gamma(t), self.tau))
 
-    def __call__(self, site: str, q: jt.Var, k: jt.Var, v: jt.Var):
-        if self.t is None:
-            raise RuntimeError("StyleInjector.at(t) must be called before the UNet")
-        if not in_window(self.t, self.window):
-            return q, k, v
-        gamma = self.gamma(self.t)
-        q_c = self.queries["q", site, self.t]
-        k_s = self.keys_values["k", site, self.t]
-        v_s = self.keys_values["v", site, self.t]
-        return inject(q_c, k_s, v_s, q, gamma, self.tau)
+
+def of_rows(features: jt.Var, rows: Sequence[Row]) -> jt.Var:
+    """Features of each row's picture; those of one picture serve all rows."""
+    if features.shape[0] in (1, len(rows)):
+        return features
+    return jt.concat([features[row.picture : row.picture + 1] for row in rows])
 
 
 def inject(q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float):

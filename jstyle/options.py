@@ -6,11 +6,21 @@ may also stand in the YAML file given with --config.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import fields
 
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
+from .methods import DEFAULT, METHODS, find_method
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import Parser, add_config, add_device, add_model, make_parser
+from .sd.console import (
+    Parser,
+    add_config,
+    add_device,
+    add_model,
+    add_overwrite,
+    asked_for,
+    make_parser,
+)
 from .sd.rng import NUMPY, RNGS
 
 
@@ -24,7 +34,8 @@ def _add_lora(parser: Parser) -> None:
         action="append",
         default=[],
         metavar="FILE[:WEIGHT]",
-        help="a LoRA in diffusers or kohya format, and its weight (1); may be given several times",
+        help="a LoRA of diffusers, kohya or peft, a file or its folder, and its weight (1); may be "
+        "given several times",
     )
 
 
@@ -34,11 +45,13 @@ def _add_texts(parser: Parser, options: dict[str, str]) -> None:
         parser.add_argument(name, type=str | None, default=None, help=told)
 
 
-def stylize() -> Parser:
+def stylize(words: Sequence[str] = ()) -> Parser:
+    """words: what was given, for its method has options of its own."""
+    method = find_method(asked_for("method", words) or DEFAULT)
     parser = _parser(
         "stylize",
         "Paint content images in the style of style images. Every content meets every style; "
-        "each image is inverted once. Results are CONTENT_stylized_STYLE.png with a .json record "
+        "each image is prepared once. Results are CONTENT_stylized_STYLE.png with a .json record "
         "beside each. Finished results are skipped, so an interrupted run can be started again.",
         "  jstyle stylize --content photo.jpg --style painting.jpg --out result.png\n"
         "  jstyle stylize --content photos --style paintings --out results\n"
@@ -62,8 +75,14 @@ def stylize() -> Parser:
         default=RESULTS_TOGETHER,
         help="how many results of one image are sampled together; fewer need less memory",
     )
-    parser.add_presets(PRESETS, "paper")
-    parser.add_fields(StyleConfig)
+    methods = "; ".join(f"{name}: {find_method(name).does}" for name in METHODS)
+    parser.add_argument(
+        "--method", default=DEFAULT, help=f"{methods}; the options below are those of {method.name}"
+    )
+    if method.presets:
+        parser.add_presets(method.presets, method.default_preset)
+    parser.add_fields(method.Config)
+    add_overwrite(parser)
     return parser
 
 
@@ -82,10 +101,13 @@ def reconstruct() -> Parser:
     add_model(parser)
     used = {"steps", "size_px"}
     parser.add_fields(StyleConfig, skip={field.name for field in fields(StyleConfig)} - used)
+    add_overwrite(parser)
     return parser
 
 
 def generate() -> Parser:
+    from .sd.samplers.options import Sampling  # brings NumPy
+
     parser = _parser(
         "generate",
         "Pictures from prompts. Picture i has the seed SEED + i.",
@@ -93,6 +115,7 @@ def generate() -> Parser:
         '  jstyle generate --prompt "a star" --prompt "a tree" --out pictures --seed 7\n'
         '  jstyle generate --prompt "a castle at dusk" --out castle.png --model sd21 \\\n'
         "      --height 768 --width 512 --steps 30 --guidance 7.5\n"
+        '  jstyle generate --prompt "a castle" --out castle.png --sampler dpm++2m --sigmas karras\n'
         '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n',
     )
     add_config(parser)
@@ -101,16 +124,7 @@ def generate() -> Parser:
     )
     parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
     parser.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
-    parser.add_argument(
-        "--rng",
-        default=NUMPY,
-        help=f"whose noise a seed gives: {', '.join(RNGS)}; with PyTorch's, a picture that "
-        "diffusers made is made again",
-    )
-    parser.add_argument("--steps", type=int, default=50, help="DDIM steps")
-    parser.add_argument(
-        "--guidance", type=float, default=7.5, help="1 is without guidance, and twice as fast"
-    )
+    parser.add_fields(Sampling)
     parser.add_argument("--negative", type=str, default="", help="what guidance leads away from")
     for side in ("height", "width"):
         parser.add_argument(
@@ -118,6 +132,7 @@ def generate() -> Parser:
         )
     add_model(parser)
     _add_lora(parser)
+    add_overwrite(parser)
     return parser
 
 
@@ -132,6 +147,7 @@ def demo() -> Parser:
     add_device(parser)
     parser.add_presets(PRESETS, "paper")
     parser.add_fields(StyleConfig)
+    add_overwrite(parser)
     return parser
 
 
@@ -211,6 +227,7 @@ def parity() -> Parser:
             "--inject-fault": "make this module of ours wrong by one per cent, to see it found",
         },
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -286,4 +303,5 @@ def score() -> Parser:
     )
     parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
     add_device(parser)
+    add_overwrite(parser)
     return parser

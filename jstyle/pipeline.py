@@ -13,10 +13,10 @@ from .adain import adain
 from .config import StyleConfig
 from .features import FeatureBank, Recorder, in_window
 from .injection import StyleInjector, gamma_at, resolve_sites
-from .inversion import Inversion, ddim_invert
-from .recompute import ReplayInjector, resample
+from .inversion import Inversion
+from .recompute import ReplayInjector, replayed
 from .sd import image as image_files
-from .sd.attention import edit_attention
+from .sd.hooks import around_attention
 from .sd.pipeline import StableDiffusion
 from .sd.startup import jt
 from .storage import DiskBank, choose, feature_bytes
@@ -73,9 +73,8 @@ class JStyleID:
         sites = self._sites(cfg) if parts else ()
         recorder = Recorder(self._bank(cfg), parts, cfg.window)
         trail = {} if sites and cfg.features == "recompute" else None
-        with edit_attention(self.sd.unet, sites if trail is None else (), recorder):
-            context = self._context(z.shape[0])
-            loop = ddim_invert(self.sd, z, context, cfg.steps, before_step=recorder.at)
+        with around_attention(self.sd.unet, sites if trail is None else (), recorder):
+            loop = self.sd.invert(z, self._context(z.shape[0]), cfg.steps)
             z = _run(loop if trail is None else _traced(loop, z, trail), cfg.steps, progress)
         recorder.bank.settle()
         return Inversion(z, recorder.bank, cfg.steps, trail or {})
@@ -97,15 +96,14 @@ class JStyleID:
             z = adain(z, style.latent)
         gamma = gamma_at(cfg.gamma, self.sd.schedule.timesteps(cfg.steps))
         sites = self._sites(cfg)
+        beside = None
         if sites and _both_traced(content, style):
-            rows = content.latent.shape[0], style.latent.shape[0]
-            replay = ReplayInjector(*rows, gamma, cfg.tau, cfg.feature_dtype)
-            edit = (self._context(1), sites, replay, cfg.window)
-            loop = resample(self.sd, z, content, style, *edit)
-            return self.sd.decode(_run(loop, cfg.steps, progress))
-        injector = StyleInjector(content.features, style.features, gamma, cfg.tau, cfg.window)
-        with edit_attention(self.sd.unet, sites, injector):
-            z = self._sample(z, cfg, injector.at, progress)
+            hook = ReplayInjector(gamma, cfg.tau, cfg.feature_dtype)
+            beside = replayed(content, style, self._context(1), cfg.window)
+        else:
+            hook = StyleInjector(content.features, style.features, gamma, cfg.tau, cfg.window)
+        with around_attention(self.sd.unet, sites, hook):
+            z = self._sample(z, cfg, progress, beside)
         return self.sd.decode(z)
 
     def feature_bytes(self, cfg: StyleConfig, shape: Sequence[int], parts: str) -> int:
@@ -134,12 +132,11 @@ class JStyleID:
         cfg = StyleConfig() if cfg is None else cfg
         first, second = _shares(progress, cfg.steps, 2)
         noise = self.invert(image, cfg, "", first)
-        return self.sd.decode(self._sample(noise.latent, cfg, None, second))
+        return self.sd.decode(self._sample(noise.latent, cfg, second))
 
     def load(self, path: str | PathLike, cfg: StyleConfig) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
-        own = self.sd.unet.config.sample_size * self.sd.vae_scale
-        size_px = own if cfg.size_px is None else cfg.size_px
+        size_px = self.sd.picture_size if cfg.size_px is None else cfg.size_px
         self.sd.check_size(size_px, size_px)
         return image_files.load(path, size_px=size_px)
 
@@ -148,10 +145,9 @@ class JStyleID:
             return DiskBank(cfg.feature_dtype, self.scratch)
         return FeatureBank(cfg.feature_dtype)
 
-    def _sample(self, z: jt.Var, cfg: StyleConfig, before_step, progress) -> jt.Var:
+    def _sample(self, z: jt.Var, cfg: StyleConfig, progress, beside=None) -> jt.Var:
         context = self._context(z.shape[0])
-        loop = self.sd.denoise(z, context, cfg.steps, before_step=before_step)
-        return _run(loop, cfg.steps, progress)
+        return _run(self.sd.sample(z, context, cfg.steps, beside=beside), cfg.steps, progress)
 
     def _context(self, batch: int) -> jt.Var:
         """(batch, 77, dim) of the empty prompt."""

@@ -7,56 +7,48 @@ more images per evaluation, and nothing to keep.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
-from .features import in_window
+from .features import in_window, timestep
 from .injection import inject
 from .inversion import Inversion
-from .sd.attention import edit_attention
+from .sd.denoiser import Beside
+from .sd.facts import CONTENT, STYLE
+from .sd.hooks import AttentionCall
 from .sd.startup import jt
 
 
 class ReplayInjector:
-    """The attention edit of a batch of `contents` content, then `styles` style, then result rows.
+    """The hook of a batch of content, then style, then result rows.
 
     The result's rows are injected as StyleInjector does, the others stay. dtype: to which the
     features are rounded as if they had been kept.
     """
 
-    def __init__(self, contents: int, styles: int, gamma: Callable, tau: float, dtype: str):
-        self.contents, self.styles = contents, styles
-        self.gamma, self.tau, self.dtype, self.t = gamma, tau, dtype, None
+    def __init__(self, gamma: Callable[[int], float], tau: float, dtype: str):
+        self.gamma, self.tau, self.dtype = gamma, tau, dtype
 
-    def at(self, t: int):
-        self.t = int(t)
-
-    def __call__(self, site: str, q: jt.Var, k: jt.Var, v: jt.Var):
-        first, rest = self.contents, self.contents + self.styles
+    def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
+        t, first = timestep(call), len(call.facts.where(CONTENT))
+        if not first:  # outside of the window the result is evaluated alone
+            return call(q, k, v)
+        rest = first + len(call.facts.where(STYLE))
         q_c = self._kept(q[:first])
         k_s, v_s = self._kept(k[first:rest]), self._kept(v[first:rest])
-        injected = inject(q_c, k_s, v_s, q[rest:], self.gamma(self.t), self.tau)
-        return tuple(
-            jt.concat([own[:rest], new]) for own, new in zip((q, k, v), injected, strict=True)
-        )
+        injected = inject(q_c, k_s, v_s, q[rest:], self.gamma(t), self.tau)
+        parts = zip((q, k, v), injected, strict=True)
+        return call(*(jt.concat([own[:rest], new]) for own, new in parts))
 
     def _kept(self, x: jt.Var) -> jt.Var:
         return x if self.dtype == "float32" else x.cast(self.dtype).float32()
 
 
-def resample(
-    sd,
-    z: jt.Var,
-    content: Inversion,
-    style: Inversion,
-    context: jt.Var,
-    sites: Sequence[str],
-    injector: ReplayInjector,
-    window: tuple[int, int] | None,
-) -> Iterator[tuple[int, jt.Var]]:
-    """The loop of sd.denoise with `content` and `style` in the batch; yields (t, z) per step.
+def replayed(
+    content: Inversion, style: Inversion, context: jt.Var, window: tuple[int, int] | None
+) -> Callable[[int], list[Beside]]:
+    """What a denoiser evaluates beside the result at a timestep: both inversions' latents.
 
-    z: (B, 4, h, w) start; context: (1, tokens, dim). Timesteps outside `window` evaluate the
-    result alone.
+    context: (1, tokens, dim), with which they were inverted.
     Raises ValueError where the latents differ in size: they share one batch.
     """
     sizes = [tuple(x.shape[2:]) for x in (content.latent, style.latent)]
@@ -65,12 +57,11 @@ def resample(
             "features = recompute evaluates content and style together: their latents must have "
             f"one size, got {sizes[0]} and {sizes[1]}"
         )
-    for t in map(int, sd.schedule.timesteps(content.num_steps)):
-        beside = [content.trail[t], style.trail[t]] if in_window(t, window) else []
-        injector.at(t)
-        with jt.no_grad(), edit_attention(sd.unet, sites if beside else (), injector):
-            rows = jt.concat([*beside, z])
-            out = sd.unet(rows, t, context.expand(rows.shape[0], *context.shape[1:]))
-            z = sd.schedule.step(out[rows.shape[0] - z.shape[0] :], z, t, content.num_steps)
-            z.sync()
-        yield t, z
+
+    def beside(t: int) -> list[Beside]:
+        if not in_window(t, window):
+            return []
+        trails = ((CONTENT, content.trail), (STYLE, style.trail))
+        return [Beside(kind, trail[t], context) for kind, trail in trails]
+
+    return beside

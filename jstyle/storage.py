@@ -17,9 +17,11 @@ import numpy as np
 from .features import FeatureBank
 from .machine import free_disk_bytes, free_memory_bytes
 from .sd.config import UNetConfig
+from .sd.files import naming
 from .sd.startup import jt
 
 SHARE = 2  # features may take one in so many of the free bytes
+SWITCH = "(--features disk; recompute needs no room there)"
 ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
@@ -73,6 +75,15 @@ def gib(nbytes: int) -> str:
     return f"{nbytes / 2**30:.2f} GiB"
 
 
+def _nameless_file(folder: str | Path):
+    """Unbuffered, so that what a full disk has refused is not tried again when it is closed."""
+    try:
+        return tempfile.TemporaryFile(prefix="jstyle-features-", dir=folder, buffering=0)
+    except OSError as error:
+        error.filename = None  # which nobody gave
+        raise
+
+
 class DiskBank(FeatureBank):
     """A FeatureBank in a file without a name, which goes with the bank or the process.
 
@@ -83,19 +94,24 @@ class DiskBank(FeatureBank):
 
     def __init__(self, dtype: str = "float32", folder: str | Path | None = None):
         super().__init__(dtype)
-        self._file = tempfile.TemporaryFile(prefix="jstyle-features-", dir=folder)
+        where = tempfile.gettempdir() if folder is None else folder
+        self._told = f"{where} {SWITCH}"
+        with naming(self._told):
+            self._file = _nameless_file(where)
         self._places: dict[tuple[str, str, int], tuple[int, tuple[int, ...]]] = {}
         self._map: mmap.mmap | None = None
 
     def settle(self) -> None:
         if not self._features:
             return
-        self._file.seek(0, 2)
-        for key, value in self._features.items():
-            values = np.ascontiguousarray(value.numpy())
-            self._places[key] = self._file.tell(), values.shape
-            self._file.write(values.data)
-        self._file.flush()
+        with naming(self._told):
+            self._file.seek(0, 2)
+            for key, value in self._features.items():
+                values = np.ascontiguousarray(value.numpy())
+                self._places[key] = self._file.tell(), values.shape
+                left = memoryview(values).cast("B")
+                while left:
+                    left = left[self._file.write(left) :]
         self._features.clear()
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 

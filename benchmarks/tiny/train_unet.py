@@ -30,8 +30,8 @@ from benchmarks.tiny.models import SCHEDULE, SIZE_PX, UNET, VAE, text_config
 from jdreambooth.optimizer import clip_gradients
 from jstyle.config import PRESETS, StyleConfig
 from jstyle.injection import resolve_sites
-from jstyle.sd.attention import edit_attention
 from jstyle.sd.clip import CLIPTextModel
+from jstyle.sd.hooks import around_attention
 from jstyle.sd.image import from_uint8
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.schedule import Schedule
@@ -168,14 +168,14 @@ def _joined(*parts: Batch) -> Batch:
 
 
 def borrow_style(paired: int):
-    """An attention edit: the last `paired` rows read the keys and values of those before them."""
+    """A hook around attention: the last `paired` rows read the keys and values of those before."""
 
-    def edit(site, q, k, v):
+    def hook(call, q, k, v):
         own, tau = q.shape[0] - paired, PRESETS["paper"]["tau"]
         q = jt.concat([q[:own], q[own:] * tau])
-        return q, *(jt.concat([x[:own], x[own - paired : own]]) for x in (k, v))
+        return call(q, *(jt.concat([x[:own], x[own - paired : own]]) for x in (k, v)))
 
-    return edit
+    return hook
 
 
 def velocity_loss(unet, text, schedule, batch: Batch):
@@ -221,7 +221,7 @@ def train(args) -> None:
     unet, text, scaling_factor = start_from(args.init, len(tokenizer), latents)
     batches = Batches(latents, pair_latents, scaling_factor, captions, tokenizer, args)
     sites = resolve_sites(StyleConfig().sites, unet.attention_sites()) if paired else ()
-    with edit_attention(unet, sites, borrow_style(paired)):
+    with around_attention(unet, sites, borrow_style(paired)):
         _loop(args, unet, text, batches, paired)
 
 

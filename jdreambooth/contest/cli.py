@@ -92,7 +92,7 @@ def _pack(args: Namespace) -> int:
     contest = _checked(args)
     if contest is None:
         return 1
-    names = pack(args.result, contest, args.out, args.inside)
+    names = pack(args.result, contest, args.out, args.inside, args.overwrite)
     say(args, f"wrote {args.out} with {count(len(names), 'picture')}")
     return 0
 
@@ -110,7 +110,7 @@ def _report(args: Namespace) -> int:
     from .report import write_report
 
     bar = progress_bar(args, "style")
-    page = write_report(args.out, args.page, args.scores, args.size_px, bar)
+    page = write_report(args.out, args.page, args.scores, args.size_px, bar, args.overwrite)
     say(args, f"wrote {page}")
     return 0
 

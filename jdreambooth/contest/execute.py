@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from jstyle.sd import files
+from jstyle.sd import files, parts
 from jstyle.sd.console import count, one_line
+from jstyle.sd.folders import remove_folder
 
 from .. import runs
-from ..checkpoint import remove_folder
 from .folders import locked
-from .manifest import sweep
 from .stages import Stage, stages_of
 from .task import Task
 from .worker import Worker
@@ -56,7 +55,7 @@ def run_style(
 
 
 def _run_stages(task: Task, worker: Worker, tell: Tell, bar, made: list[str]) -> None:
-    sweep(task.setup.out.style(task.name))
+    parts.sweep(task.setup.out.style(task.name))
     stages = stages_of(task)
     if any(stage.current() is None for stage in stages):
         remove_folder(_result(task))  # a half of old pictures must not be submitted

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from jstyle.sd import files
+from jstyle.sd import files, targets
 
 from .config import ContestConfig, make_config
 
+LONGEST_LOCKED = 60  # characters of a folder's name in that of its lock
 RECORD, RESULT, STYLES, PRIOR = "contest.json", "result", "styles", "prior"
 
 
@@ -70,13 +72,29 @@ def read_record(folder: str | Path) -> Record:
         raise OutError(f"{path}: cannot be read ({error})") from None
 
 
+def require_ours(out: Out) -> None:
+    """Raise OutError if the folder holds something where a run puts, and removes, its own things,
+    and is of no run."""
+    if targets.is_ours(out.folder / RECORD):
+        return
+    for name in (RECORD, RESULT, STYLES, PRIOR):
+        place = out.folder / name
+        if os.path.lexists(place) and not (place.is_dir() and not any(place.iterdir())):
+            raise OutError(
+                f"{place}: is there already and not of a contest run; choose another folder"
+            )
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Wait until no other process, here or on another machine, works in `folder`.
 
     The lock, a hidden file beside it, goes with its process, also with a killed one.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with open(folder.with_name(f".{folder.name}.lock"), "w") as file:
+    files.writable_folder(folder.parent)
+    lock = folder.with_name(f".{folder.name[:LONGEST_LOCKED]}.lock")
+    with files.naming(lock):
+        file = open(lock, "w")
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

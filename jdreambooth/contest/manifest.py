@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from jstyle.sd import files
-
-from ..checkpoint import remove_folder
+from jstyle.sd import files, parts
+from jstyle.sd.folders import remove_folder
 
 FILE = "stage.json"
 WHOLE = 1 << 26  # bytes up to which all of a file is hashed; of larger ones, size and both ends
@@ -78,21 +76,9 @@ def open_folder(folder: Path, manifest: Manifest) -> bool:
     if not goes_on:
         remove_folder(folder)
     files.writable_folder(folder)
-    sweep(folder, deep=True)
+    parts.sweep(folder, deep=True)
     manifest.write(folder)
     return goes_on
-
-
-def sweep(folder: Path, deep: bool = False) -> None:
-    """Remove hidden files and folders: what processes that were killed had not finished.
-
-    deep: in all folders below as well, where nobody else may be at work.
-    """
-    for path in sorted(folder.rglob(".*") if deep else folder.glob(".*")):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def changes(old: dict, new: dict) -> list[str]:

@@ -9,12 +9,14 @@ steps turn every prompt into an animal. Prompts are words that the shipped model
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 
 from jstyle.score.layout import IMAGES, PROMPTS
 from jstyle.sd import files, image
+from jstyle.sd.folders import filled_folder
 
 from .. import drawings
 
@@ -78,14 +80,13 @@ def make_mini(
     ):
         if not least <= value <= limit:
             raise ValueError(f"{name} must be in {least}..{limit}, got {value}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: is not empty; choose another folder for the contest")
-    files.writable_folder(folder)
     drawn = drawings.HELD_OUT_STYLES[:styles]
-    for number, style in enumerate(drawn):
-        _write_style(folder / f"{number:02d}", number, style, references, prompts, size_px, seed)
-    with files.atomic_write(folder / CONFIG) as part:
-        part.write_text(YAML.format(root=folder), encoding="utf-8")
+    with filled_folder(folder, last=CONFIG) as made:
+        for number, style in enumerate(drawn):
+            _write_style(made / f"{number:02d}", number, style, references, prompts, size_px, seed)
+        files.write_text(made / CONFIG, YAML.format(root=folder))
     return list(drawn)
 
 

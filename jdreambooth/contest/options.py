@@ -9,9 +9,11 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from functools import cache
+from types import MappingProxyType
 from typing import Union, get_args, get_origin, get_type_hints
 
-from jstyle.config import StyleConfig
+from jstyle.methods import DEFAULT, find_method
 
 from ..config import TrainConfig
 from ..recipe import Recipe
@@ -20,7 +22,6 @@ from ..verdict import PickConfig
 STYLE = "{style}"  # in any text: the style's name
 PROMPT = f"{{stem}} in style_{STYLE}"
 TEMPLATE = f"{{prompt}} in style_{STYLE}"
-METHODS = ("styleid",)
 
 
 class OptionError(ValueError):
@@ -50,21 +51,23 @@ class GenerateOptions(Recipe):
     at: int | None = None
 
 
-@dataclass(frozen=True)
-class RefineOptions(StyleConfig):
-    """StyleConfig, and which reference is the style image: a file's name, or one that is drawn
-    with style_seed. Raises ValueError for another method than those of METHODS."""
+@cache
+def refine_options(name: str) -> type:
+    """The options of a method, and which reference is the style image: a file's name, or one that
+    is drawn with style_seed. Raises ValueError for a method that does not exist."""
 
-    method: str = METHODS[0]
-    style_image: str | None = None
-    style_seed: int = 0
+    @dataclass(frozen=True)
+    class RefineOptions(find_method(name).Config):
+        method: str = name
+        style_image: str | None = None
+        style_seed: int = 0
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.method not in METHODS:
-            raise ValueError(f"method must be {' or '.join(METHODS)}, got {self.method!r}")
-        if self.style_seed < 0:
-            raise ValueError(f"style_seed must be at least 0, got {self.style_seed}")
+        def __post_init__(self):
+            getattr(super(), "__post_init__", lambda: None)()
+            if self.style_seed < 0:
+                raise ValueError(f"style_seed must be at least 0, got {self.style_seed}")
+
+    return RefineOptions
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,14 @@ class StyleOptions:
     train: TrainConfig | None
     pick: PickOptions | None
     generate: GenerateOptions
-    refine: RefineOptions | None
+    refine: object | None  # of refine_options(METHOD)
 
 
 SECTIONS = {
     "train": TrainConfig,
     "pick": PickOptions,
     "generate": GenerateOptions,
-    "refine": RefineOptions,
+    "refine": None,  # of its method, see refine_options
 }
 NOT_HERE = {  # options of the classes that a section does not have, and why
     **dict.fromkeys(("instance_dir", "out", "resume"), "the contest knows it"),
@@ -98,9 +101,17 @@ INSTEAD = (("instance_prompt", "captions"), ("style_image", "style_seed"))  # on
 TOLD = {int: "integer", float: "number", bool: "true or false", str: "text", type(None): "null"}
 
 
-def keys_of(section: str) -> list[str]:
+def class_of(section: str, given: Mapping) -> type:
+    """The dataclass of a section's options; those of "refine" depend on its method.
+
+    Raises ValueError for a method that does not exist.
+    """
+    return SECTIONS[section] or refine_options(given.get("method", DEFAULT))
+
+
+def keys_of(section: str, given: Mapping = MappingProxyType({})) -> list[str]:
     """The names that a section may hold."""
-    names = [f.name for f in fields(SECTIONS[section]) if f.name not in NOT_HERE]
+    names = [f.name for f in fields(class_of(section, given)) if f.name not in NOT_HERE]
     if section == "pick":
         names.remove("template")  # that of generate
     return names + ["preset"] * (section == "refine")
@@ -123,8 +134,12 @@ def as_section(section: str, value) -> dict | None:
         return None
     if not isinstance(value, dict):
         raise OptionError(f"{section} must hold options, or be true or false, got {value!r}")
-    require_known(value, keys_of(section), section)
-    hints = {**get_type_hints(SECTIONS[section]), "preset": str}
+    try:
+        kind = class_of(section, value)
+    except ValueError as error:
+        raise OptionError(f"{section}: {error}") from None
+    require_known(value, keys_of(section, value), section)
+    hints = {**get_type_hints(kind), "preset": str}
     for name, given in value.items():
         if not _fits(given, hints[name]):
             raise OptionError(f"{section}: {name} must be {_told(hints[name])}, got {given!r}")
@@ -194,9 +209,13 @@ def _named(value, style: str):
 
 def _make(section: str, values: dict):
     try:
-        if "preset" in values:
-            return RefineOptions.preset(values.pop("preset"), **values)
-        return SECTIONS[section](**values)
+        preset = values.pop("preset", None)
+        if preset is not None:
+            presets = find_method(values.get("method", DEFAULT)).presets
+            if preset not in presets:
+                raise ValueError(f"preset must be one of {', '.join(presets)}, got {preset!r}")
+            values = {**presets[preset], **values}
+        return class_of(section, values)(**values)
     except ValueError as error:
         raise OptionError(f"{section}: {error}") from None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jstyle.methods import Method, find_method
 from jstyle.sd import image
 
 from .. import runs
@@ -83,7 +84,7 @@ class Generate(Pictures):
 
         recipe, step = self.task.options.generate, self.step()
         sd = self._model(worker, step)
-        size = self.task.setup.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = self.task.setup.size_px or sd.picture_size
         start = None if recipe.init is None else mean_picture(self._starts(), size)
         about = {"style": self.task.name, "step": step, "size_px": size}
         about["recipe"] = {n: v for n, v in asdict(recipe).items() if n not in ("init", "at")}
@@ -110,7 +111,7 @@ class Generate(Pictures):
 
 
 class Refine(Pictures):
-    """The generated pictures in the style of one reference, by StyleID on the plain model."""
+    """The generated pictures in the style of one reference, by a method on the plain model."""
 
     name, needs = "refine", ("generate",)
 
@@ -138,40 +139,44 @@ class Refine(Pictures):
 
     def _facts(self) -> dict:
         """The options, but for the image, which counts itself, and for where features are kept."""
-        left_out = ("style_image", "style_seed", "features")
-        options = asdict(self.task.options.refine)
+        options = self.method.settings(self.task.options.refine)
+        left_out = ("style_image", "style_seed")
         return {name: value for name, value in options.items() if name not in left_out}
 
+    @property
+    def method(self) -> type[Method]:
+        return find_method(self.task.options.refine.method)
+
+    def _costs(self) -> dict[str, int]:
+        return self.method.evaluations(self.task.options.refine)
+
     def per_picture(self) -> int:
-        return 2 * self.task.options.refine.steps
+        return self._costs()["content"] + self._costs()["result"]
 
     def units(self) -> int:
-        return super().units() + self.task.options.refine.steps  # of the style image
+        return super().units() + self._costs()["style"]
 
     def make(self, worker, bar: Callable | None) -> dict:
-        from jstyle.pipeline import JStyleID
-
         from ..generate import progress_of
 
         cfg, style, missing = self.task.options.refine, self.style_image(), self.missing()
-        styler = JStyleID(worker.plain(self.task.setup), scratch=self.folder)
-        shape = styler.load(style, cfg).shape
-        needed = sum(styler.feature_bytes(cfg, shape, parts) for parts in ("q", "kv") if cfg.inject)
-        cfg = styler.decide(cfg, needed)
+        painter = self.method(worker.plain(self.task.setup), scratch=self.folder)
+        held = dict.fromkeys(painter.roles, 1)
+        cfg = painter.settle(cfg, painter.load(style, cfg).shape, held)
         with progress_of(bar, self.units() - self.units_done()) as progress:
 
             def advance(done: int, total: int) -> None:
                 progress.update()
 
+            sides = {}
             if missing:
-                wanted = "kv" if cfg.inject else ""
-                inverted = styler.invert(styler.load(style, cfg), cfg, wanted, advance)
+                sides["style"] = painter.prepare("style", painter.load(style, cfg), cfg, advance)
             rows = [self._row(row, style) for row in self._generated()]
             for row in rows:
                 if row["prompt"] in missing:
-                    content = styler.load(self.earlier["generate"].path(row["prompt"]), cfg)
-                    noise = styler.invert(content, cfg, "q" if cfg.inject else "", advance)
-                    made = image.to_uint8(styler.transfer(noise, inverted, cfg, advance))[0]
+                    content = painter.load(self.earlier["generate"].path(row["prompt"]), cfg)
+                    sides["content"] = painter.prepare("content", content, cfg, advance)
+                    made = image.to_uint8(painter.apply(sides, cfg, advance))[0]
                     about = {"style": self.task.name, "refine": self._facts(), **row}
                     image.save_png(self.path(row["prompt"]), made, about)
         return {"style_image": style.name, "pictures": rows}

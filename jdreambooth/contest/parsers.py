@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import Parser, add_device, make_parser
+from jstyle.sd.console import Parser, add_device, add_overwrite, make_parser
 
 from .. import drawings
 from .engines import ENGINES
@@ -105,6 +105,7 @@ def pack() -> Parser:
     parser.add_argument(
         "--inside", type=str, default="", help="a folder in the zip that holds the styles"
     )
+    add_overwrite(parser)
     return parser
 
 
@@ -138,4 +139,5 @@ def report() -> Parser:
         help="what `jstyle score --json` wrote (default: HIST alone, computed here)",
     )
     parser.add_argument("--size-px", type=int, default=224, help="longer side of the thumbnails")
+    add_overwrite(parser)
     return parser

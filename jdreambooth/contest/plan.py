@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from statistics import median
 
@@ -15,25 +16,36 @@ from .manifest import FILE, Manifest, changes, key_of, read_manifest
 from .stages import Stage, stages_of
 from .task import Setup, Task
 
-DONE = "done"
 CHANGES_TOLD = 3
+
+
+class State(str, Enum):
+    """Where a stage of a style stands."""
+
+    DONE = "done"
+    MISSING = "missing"
+    CHANGED = "changed"  # it was made from other inputs
+    WAITING = "waiting"  # for a stage before it, or for another style that makes the same
+    DAMAGED = "damaged"  # outputs are gone or not what they were
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stage of a style. state: "done", or why it is to be made. share: what an interrupted one
-    has done already, 0..1. seconds: what is left may take; None where nothing was measured."""
+    """A stage of a style. why: the state in words. share: what an interrupted one has done already,
+    0..1. seconds: what is left may take; None where nothing was measured."""
 
     style: str
     stage: str
-    state: str
+    state: State
+    why: str
     amount: str
     share: float = 0.0
     seconds: float | None = 0.0
 
     @property
     def is_done(self) -> bool:
-        return self.state == DONE
+        return self.state is State.DONE
 
 
 @dataclass(frozen=True)
@@ -70,7 +82,9 @@ def make_plan(tasks: Iterable[Task]) -> Plan:
             if stage.name == "prior" and not row.is_done:
                 first = priors.setdefault(stage.folder, task.name)
                 if first != task.name:
-                    row = Row(task.name, stage.name, f"with style {first}", row.amount)
+                    row = Row(
+                        task.name, stage.name, State.WAITING, f"with style {first}", row.amount
+                    )
             rows.append(row)
     return Plan(rows, rates)
 
@@ -78,28 +92,29 @@ def make_plan(tasks: Iterable[Task]) -> Plan:
 def _row(task: Task, stage: Stage, rates: Mapping[str, float]) -> Row:
     amount = count(*stage.count())
     if stage.current() is not None:
-        return Row(task.name, stage.name, DONE, amount, 1.0)
-    state, done = _reason(stage)
+        return Row(task.name, stage.name, State.DONE, "done", amount, 1.0)
+    state, why, done = _reason(stage)
     units = stage.units()
     seconds = rates[stage.name] * (units - done) if stage.name in rates else None
-    return Row(task.name, stage.name, state, amount, done / units if units else 0.0, seconds)
+    share = done / units if units else 0.0
+    return Row(task.name, stage.name, state, why, amount, share, seconds)
 
 
-def _reason(stage: Stage) -> tuple[str, int]:
+def _reason(stage: Stage) -> tuple[State, str, int]:
     """Why a stage is to be made, and how many of its units are done already."""
     inputs, found = stage.inputs(), read_manifest(stage.folder)
     if inputs is None:
         last = [name for name, s in stage.earlier.items() if s.current() is None][-1]
-        return f"after {last}", 0
+        return State.WAITING, f"after {last}", 0
     if found is None:
-        return "missing", 0
+        return State.MISSING, "missing", 0
     if found.key != key_of(inputs):
         told = changes(found.inputs, inputs)
         more = [f"{len(told) - CHANGES_TOLD} more"] if len(told) > CHANGES_TOLD else []
-        return f"changed ({', '.join(told[:CHANGES_TOLD] + more)})", 0
+        return State.CHANGED, f"changed ({', '.join(told[:CHANGES_TOLD] + more)})", 0
     if found.done:
-        return "outputs are missing or damaged", 0
-    return "interrupted", stage.units_done()
+        return State.DAMAGED, "outputs are missing or damaged", 0
+    return State.INTERRUPTED, "interrupted", stage.units_done()
 
 
 def measured_rates(setup: Setup) -> dict[str, float]:
@@ -126,7 +141,7 @@ def told(plan: Plan, jobs: int = 1) -> str:
     for row in plan.todo:
         time = f"  {duration(row.seconds)}" if row.seconds else ""
         part = f", {row.share:.0%} done" if row.share else ""
-        lines.append(f"{row.style}  {row.stage:<9} {row.amount:<18} {row.state}{part}{time}")
+        lines.append(f"{row.style}  {row.stage:<9} {row.amount:<18} {row.why}{part}{time}")
     styles = dict.fromkeys(row.style for row in plan.rows)
     if not plan.todo:
         return f"{count(len(styles), 'style')}: everything is done"

@@ -16,7 +16,7 @@ from string import Template
 from PIL import Image
 
 from jstyle.score.total import METRICS
-from jstyle.sd import files
+from jstyle.sd import files, targets
 from jstyle.sd.console import count
 from jstyle.sd.image import DECODE_ERRORS
 
@@ -47,19 +47,22 @@ def write_report(
     scores: str | Path | None = None,
     size_px: int = 224,
     bar: Callable | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the page of a contest run and return its path, OUT/report.html if none is given.
 
     scores: a file of `jstyle score --json`; without one, HIST is computed. size_px: longer side of
-    the thumbnails. bar(total) makes a progress bar. Raises OutError, ContestError, ScoresError, or
+    the thumbnails. bar(total) makes a progress bar. overwrite: also replace a file that is no such
+    page. Raises OutError, ContestError, ScoresError, or
     ValueError for a size out of range.
     """
     if not 16 <= size_px <= 2048:
         raise ValueError(f"size_px must be in 16..2048, got {size_px}")
     record = read_record(folder)
+    page = record.out.folder / PAGE if page is None else Path(page)
+    targets.require_free([page], overwrite)
     given = None if scores is None else read_scores(scores)
     found = collect(record, given)
-    page = record.out.folder / PAGE if page is None else Path(page)
     with progress_of(bar, len(found)) as progress:
         sections = []
         for style in found:
@@ -76,9 +79,8 @@ def write_report(
         "side": f"{size_px}px",
     }
     text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(page) as part:
-        part.write_text(text, encoding="utf-8")
+    with files.output_folder(page.parent), files.atomic_write(page) as part:
+        files.write_text(part, text)
     return page
 
 

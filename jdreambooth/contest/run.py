@@ -7,15 +7,13 @@ from pathlib import Path
 
 from jstyle.commands.inputs import find_model
 from jstyle.score.layout import read_contest
-from jstyle.sd import files
+from jstyle.sd import files, parts
 
-from ..checkpoint import sweep as sweep_folders
 from ..config import DEVICES
 from .config import ContestConfig
 from .engines import run_styles
 from .execute import Outcome, Tell
-from .folders import PRIOR, Out, Record
-from .manifest import sweep
+from .folders import Out, Record, require_ours
 from .stages import stages_of
 from .task import Setup, Task
 
@@ -58,15 +56,16 @@ def run_contest(
 ) -> list[Outcome]:
     """Run what is missing or changed of these tasks; an outcome for each style, in their order.
 
-    Raises OSError if the folder cannot be written; what goes wrong in a style is in its outcome.
+    Raises OutError if the folder holds what no run has made, OSError if it cannot be written; what
+    goes wrong in a style is in its outcome.
     """
-    files.writable_folder(record.out.folder)
-    sweep(record.out.folder)
-    sweep_folders(record.out.folder / PRIOR)
-    record.write()
+    require_ours(record.out)
     found = {}
-    for outcome in run_styles(tasks, engine, jobs, tell, bar):
-        found[outcome.style] = outcome
-        if outcome.error is not None:
-            tell(f"{outcome.style}: failed: {outcome.error}")
+    with files.output_folder(record.out.folder):
+        parts.sweep(record.out.folder)
+        record.write()
+        for outcome in run_styles(tasks, engine, jobs, tell, bar):
+            found[outcome.style] = outcome
+            if outcome.error is not None:
+                tell(f"{outcome.style}: failed: {outcome.error}")
     return [found[task.name] for task in tasks]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from .folders import read_record
 from .manifest import read_manifest
-from .plan import DONE, Plan, Row, make_plan
+from .plan import Plan, Row, State, make_plan
 from .run import make_tasks
 
 STAGES = ("prior", "train", "pick", "generate", "refine")
-WORDS = {"missing": "to do", "changed": "changed", "after": "to do", "with": "to do"}
-WORDS |= {"outputs": "damaged"}
+CELLS = {State.MISSING: "to do", State.WAITING: "to do"}  # the others say their own name
 
 
 def status(folder: str) -> tuple[Plan, str]:
@@ -40,8 +39,8 @@ def table(plan: Plan, picked: dict[str, str]) -> str:
 
 
 def _cell(row: Row, picked: dict[str, str]) -> str:
-    if row.state == DONE:
-        return picked.get(row.style, DONE) if row.stage == "pick" else DONE
-    if row.state == "interrupted":
+    if row.is_done and row.stage == "pick":
+        return picked.get(row.style, State.DONE.value)
+    if row.state is State.INTERRUPTED:
         return f"{row.share:.0%}"
-    return WORDS[row.state.split()[0]]
+    return CELLS.get(row.state, row.state.value)

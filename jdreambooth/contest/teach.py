@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from jstyle.sd.folders import remove_folder
 from jstyle.sd.image import SUFFIXES
 
 from .. import runs
 from ..captions import make_captions
-from ..checkpoint import CheckpointError, remove_folder
+from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
+from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of
 from .stages import Stage
@@ -24,6 +26,7 @@ from .stages import Stage
 log = logging.getLogger("jdreambooth")
 
 PRIOR_OPTIONS = ("class_prompt", "num_class_images", "class_steps", "class_guidance", "seed", "rng")
+PRIOR_OPTIONS += ("sampler", "sigmas", "eta", "rescale")
 KNOWN_BY_CONTENT = ("instance_dir", "captions", "instance_prompt", "caption_case", "class_dir")
 THE_SAME_FOR_ALL = ("model", "variant", "size_px")
 CHECKPOINTS = "checkpoints"
@@ -99,7 +102,7 @@ class Prior(Stage):
         from ..prior import make_class_images
 
         cfg, sd = self.task.options.train, worker.plain(self.task.setup)
-        size = cfg.size_px or sd.unet.config.sample_size * sd.vae_scale
+        size = cfg.size_px or sd.picture_size
         missing = (self.units() - self.units_done()) // self._per_picture()
         with progress_of(bar, missing) as progress:
             self._made = make_class_images(
@@ -108,12 +111,9 @@ class Prior(Stage):
                 cfg.class_prompt,
                 cfg.num_class_images,
                 size,
-                cfg.seed,
-                cfg.class_steps,
-                cfg.class_guidance,
+                cfg.recipe(cfg.class_steps, cfg.class_guidance),
                 lambda done, total: progress.update(),
                 cfg.skip_bad_images,
-                rng=cfg.rng,
             )
         return {"folder": str(self.pictures), "pictures": len(self._made)}
 
@@ -136,7 +136,16 @@ class Train(Stage):
     def own_inputs(self) -> dict:
         cfg = self.task.options.train
         left_out = {*KNOWN_BY_CONTENT, *THE_SAME_FOR_ALL, *PRIOR_OPTIONS, *FREE_ON_RESUME}
-        left_out -= {"seed", "rng", "save_at", "class_prompt"}
+        left_out -= {
+            "seed",
+            "rng",
+            "sampler",
+            "sigmas",
+            "eta",
+            "rescale",
+            "save_at",
+            "class_prompt",
+        }
         prior = self.earlier.get("prior")
         return {
             "options": {name: v for name, v in cfg.to_json().items() if name not in left_out},
@@ -184,13 +193,15 @@ class Train(Stage):
     def _train(self, worker, bar: Callable | None):
         from ..session import Session
 
+        trainable = find_trainable(self.config.train)
+        sd = worker.for_training(self.task.setup, trainable)
         try:
-            return Session(self.config, bar or _silent_bar, worker.plain(self.task.setup)).run()
+            return Session(self.config, bar or _silent_bar, sd).run()
         finally:
-            if self.config.train == "lora":
-                worker.plain(self.task.setup)  # takes the LoRA off
-            else:
+            if trainable.whole_model:
                 worker.spoil()
+            else:
+                worker.plain(self.task.setup)  # takes off what was trained
 
     def outputs(self) -> list[Path]:
         kept = [runs.CONFIG, runs.CAPTIONS, runs.METRICS]

@@ -5,46 +5,53 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..runs import LORA_FILE, Run
+from ..runs import Run
 from .task import Setup
 
 if TYPE_CHECKING:
     from jstyle.sd.pipeline import StableDiffusion
 
+    from ..trainables.base import Trainable
+
 
 class Worker:
-    """Holds at most one model. A LoRA is put on it and taken off again, bit for bit; anything else
-    that changes weights makes the next use load the model anew."""
+    """Holds at most one model. What can be put on it is taken off again, bit for bit; anything that
+    changes weights makes the next use load the model anew."""
 
     def __init__(self):
         self.sd: StableDiffusion | None = None
         self.source = None  # of what is loaded
+        self.changed_by = None  # the trainable that has put something on it
         self.loads = 0
 
     def plain(self, setup: Setup) -> StableDiffusion:
         """The model as it was before any training."""
-        from jstyle.sd.lora import PARTS, remove_lora
-
         self._load((setup.model, setup.variant))
-        for part in PARTS:
-            remove_lora(getattr(self.sd, part))
+        if self.changed_by is not None:
+            self.changed_by.take_off(self.sd)
+            self.changed_by = None
         return self.sd
+
+    def for_training(self, setup: Setup, trainable: type[Trainable]) -> StableDiffusion:
+        """The plain model, which will be left with what is trained on it."""
+        sd = self.plain(setup)
+        self.changed_by = trainable
+        return sd
 
     def trained(self, setup: Setup, run: Run, step: int | None) -> StableDiffusion:
         """The model as it was after `step` steps of a run; None: before training."""
-        from jstyle.sd.lora import load_lora
-
-        if step is not None and not run.is_lora(step):
+        if step is not None and run.trainable.whole_model:
             self._load((Path(run.results[step]), None))
             return self.sd
         sd = self.plain(setup)
         if step is not None:
-            load_lora(sd, run.results[step] / LORA_FILE)
+            self.changed_by = run.trainable
+            run.trainable.put_on(sd, run.results[step])
         return sd
 
     def spoil(self) -> None:
         """Say that the weights were changed in a way that cannot be undone."""
-        self.sd = self.source = None
+        self.sd = self.source = self.changed_by = None
 
     def _load(self, source: tuple[str | Path, str | None]) -> None:
         from jstyle.sd.pipeline import StableDiffusion

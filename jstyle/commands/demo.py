@@ -11,10 +11,12 @@ import numpy as np
 from PIL import Image
 
 from ..config import StyleConfig
+from ..methods.styleid import StyleID
 from ..sd import hub, image
+from ..sd.files import output_folder
 from . import outputs
 from .inputs import Picture, Started, check_picture, find_model, start
-from .stylize import Pair, Summary, name_results, result_key, run_pairs
+from .stylize import Pair, Summary, make_pairs, name_results, run_pairs
 
 PICTURES = hub.TINY / "demo"  # content_*.png, style_*.png, PROVENANCE.md
 GRID = "grid.png"
@@ -34,9 +36,15 @@ class DemoReport:
 
 
 def demo(
-    out: str, cfg: StyleConfig, bar: Callable, device: str = "auto", pictures: Path = PICTURES
+    out: str,
+    cfg: StyleConfig,
+    bar: Callable,
+    device: str = "auto",
+    pictures: Path = PICTURES,
+    overwrite: bool = False,
 ) -> DemoReport:
-    """Stylise every demo content in every demo style; finished results are kept.
+    """Stylise every demo content in every demo style; finished results are kept. overwrite: also
+    replace files that are no results of ours.
 
     Raises ImageError or HubError if the installation lacks pictures or model, OSError if it
     cannot write.
@@ -44,20 +52,22 @@ def demo(
     contents, styles = demo_pictures("content", pictures), demo_pictures("style", pictures)
     targets = name_results(contents, styles, out)
     summary, seconds = Summary(), (0.0, 0.0, 0.0, 0.0)
-    with outputs.writable(out):
+    grid, read = Path(out) / GRID, [picture.path for picture in (*contents, *styles)]
+    outputs.require_free([*targets.values(), grid], overwrite, read)
+    with output_folder(out):
         found = find_model("tiny")
-        pairs = [Pair(c, s, path, result_key(c, s, cfg, found)) for (c, s), path in targets.items()]
+        pairs = make_pairs(targets, StyleID, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary.skipped = len(pairs) - len(todo)
         if todo:
             with start(found, device) as started:
                 warm = _warm_up(started, todo[0], cfg)
                 before = perf_counter()
-                run_pairs(started, found, todo, cfg, bar, summary)
+                run_pairs(started, found, todo, StyleID, cfg, bar, summary)
                 pictures_seconds = perf_counter() - before
                 seconds = (started.start_seconds, started.load_seconds, warm, pictures_seconds)
-        grid = Path(out) / GRID
-        image.save_png(grid, make_grid(contents, styles, targets))
+        made = {"command": "demo", "results": [path.name for path in targets.values()]}
+        image.save_png(grid, make_grid(contents, styles, targets), made)
     return DemoReport(grid, summary, *seconds)
 
 

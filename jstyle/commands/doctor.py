@@ -42,7 +42,7 @@ import json, time
 from jstyle.sd.startup import jt, import_seconds
 from jstyle.sd import runtime
 before = time.perf_counter()
-with runtime.use("cuda" if jt.has_cuda else "cpu"):
+with runtime.use("auto"):
     total = float((jt.ones((64, 64)) @ jt.ones((64, 64))).sum().item())
     device = runtime.device()
 assert total == 64**3, total

@@ -10,7 +10,8 @@ from pathlib import Path
 from time import perf_counter
 
 from ..sd import image
-from ..sd.rng import NUMPY, check_rng
+from ..sd.files import output_folder
+from ..sd.samplers.options import Sampling
 from . import outputs
 from .inputs import find_model, start
 
@@ -20,10 +21,9 @@ log = logging.getLogger("jstyle")
 def generate(
     prompts: list[str],
     out: str,
+    how: Sampling,
     bar: Callable,
     seed: int = 0,
-    steps: int = 50,
-    guidance: float = 7.5,
     negative: str = "",
     height: int | None = None,
     width: int | None = None,
@@ -32,32 +32,32 @@ def generate(
     device: str = "auto",
     loras: Sequence[str] = (),
     tell: Callable[[str], None] = log.info,
-    rng: str = NUMPY,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Write one picture per prompt, each with its record; prompt i has the seed seed + i.
 
     out: a PNG's name for one prompt, otherwise a folder with 000_PROMPT.png, 001_PROMPT.png, ...
-    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each.
-    rng: where the noise of a seed comes from, see jstyle/sd/rng.
+    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about a sampler
+    that the model chose. overwrite: also replace files that are no results of ours.
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
-    check_rng(rng)
     targets = name_pictures(prompts, out)
+    outputs.require_free(targets, overwrite)
     with ExitStack() as stack:
-        stack.enter_context(outputs.writable(targets[0].parent))
+        stack.enter_context(output_folder(targets[0].parent))
         found = find_model(model, variant, loras)
         started = stack.enter_context(start(found, device, tell))
         from ..sd import runtime
 
-        options = {
-            "num_steps": steps,
-            "guidance": guidance,
-            "negative": negative,
-            "height": height,
-            "width": width,
-            "rng": rng,
-        }
-        with bar(steps * len(prompts)) as progress:
+        own, how = how.sampler is None, started.sd.resolved(how)
+        plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
+        if own and how.sampler != "ddim":
+            tell(f"sampler {how.sampler}, as the model's scheduler file says")
+        words = {"negative": negative, "height": height, "width": width}
+        options = {**how.told(), **words, "num_steps": how.steps}
+        del options["steps"]
+        total = None if plan.evaluations is None else plan.evaluations * len(prompts)
+        with bar(total) as progress:
             for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):
                 before = perf_counter()
                 result = started.sd.generate(

@@ -92,8 +92,9 @@ def check_picture(path: str | Path) -> Picture:
 def find_model(source: str, variant: str | None = None, loras: Sequence[str] = ()) -> Model:
     """Resolve, download if need be, and read the configuration; load no weights but LoRA files.
 
-    loras: FILE or FILE:WEIGHT each. Raises HubError for what is not there, ConfigError for what is
-    not supported, WeightsError for a file that is no LoRA, ValueError for a weight that is none.
+    loras: FILE, FOLDER, FILE:WEIGHT or FOLDER:WEIGHT each. Raises HubError for what is not there,
+    ConfigError for what is not supported, WeightsError for a file that is no LoRA, ValueError for a
+    weight that is none.
     """
     folder = hub.resolve(source, variant)
     for part, config in CONFIGS.items():
@@ -103,7 +104,7 @@ def find_model(source: str, variant: str | None = None, loras: Sequence[str] = (
 
 
 def find_lora(words: str) -> LoRA:
-    """Read the file of "FILE" or "FILE:WEIGHT". Raises as `find_model`."""
+    """Read the file or folder of "FILE" or "FILE:WEIGHT". Raises as `find_model`."""
     from ..sd.lora_files import read_lora
 
     name, colon, number = words.rpartition(":")
@@ -116,7 +117,13 @@ def find_lora(words: str) -> LoRA:
     if not math.isfinite(weight):
         raise ValueError(f"--lora {words}: the weight after the colon must be a number")
     file = read_lora(name)
-    return LoRA(file, hashlib.sha256(file.path.read_bytes()).hexdigest(), weight)
+    return LoRA(file, _sha256_of(file.files), weight)
+
+
+def _sha256_of(files: Sequence[Path]) -> str:
+    """Of the file; of several: of their hashes, one after the other."""
+    each = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def _fingerprint(folder: Path) -> str:
@@ -155,12 +162,9 @@ def start(
     started = perf_counter()
     from ..sd import runtime
     from ..sd.pipeline import StableDiffusion
-    from ..sd.startup import jt
 
-    if device == "auto":
-        device = "cuda" if jt.has_cuda else "cpu"
     ready = perf_counter()
-    with runtime.use(device):
+    with runtime.use(device) as device:
         sd = StableDiffusion.from_pretrained(model.folder, variant=model.variant)
         _apply(model.loras, sd, tell)
         yield Started(sd, device, ready - started, perf_counter() - ready)
@@ -175,5 +179,7 @@ def _apply(loras: tuple[LoRA, ...], sd, tell: Callable[[str], None]) -> None:
         report = load_lora(sd, lora.file, lora.weight)
         counts = f"{report.applied} of {report.total} keys applied"
         tell(f"lora {lora.file.path}: {counts}, weight {lora.weight:g}")
+        for note in report.notes:
+            tell(f"lora {lora.file.path}: {note}")
     for part in PARTS:
         merge_lora(getattr(sd, part))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from .. import __version__
-from ..sd import files, image
+from ..sd import files, image, targets
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
 
@@ -18,7 +19,7 @@ OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the
 def picture_path(out: str | Path) -> Path:
     """`out` as the path of one PNG. Raises ValueError for another suffix or a folder."""
     path = Path(out)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise ValueError(f"{path}: is a folder; --out names one .png file here")
     if path.suffix.lower() != ".png":
         raise ValueError(f"{path}: results are PNG files, the name must end in .png")
@@ -28,48 +29,52 @@ def picture_path(out: str | Path) -> Path:
 def names_file(out: str | Path) -> bool:
     """True if `out` is meant as one picture, not as a folder. Raises ValueError for a JPEG name."""
     path = Path(out)
-    if path.is_dir() or path.suffix.lower() not in image.SUFFIXES:
+    if os.path.isdir(path) or path.suffix.lower() not in image.SUFFIXES:
         return False
     return picture_path(path) == path
-
-
-@contextmanager
-def writable(folder: str | Path) -> Iterator[Path]:
-    """Make sure of `folder` before the work starts; a folder made here and left empty goes again.
-
-    Raises OSError in one line if it cannot be created or written.
-    """
-    folder = Path(folder)
-    made = [p for p in (folder, *folder.parents) if not p.exists()]
-    try:
-        yield files.writable_folder(folder)
-    finally:
-        with suppress(OSError):  # not empty: there are results in it
-            for path in made:  # innermost first
-                path.rmdir()
 
 
 def record_path(picture: Path) -> Path:
     return picture.with_suffix(".json")
 
 
+def require_free(
+    pictures: Iterable[Path], overwrite: bool = False, inputs: Iterable[str | os.PathLike] = ()
+) -> None:
+    """Raise TargetError if a picture or its record would replace an input, or with `overwrite`
+    off something that is no result of ours."""
+    both = [path for picture in pictures for path in (picture, record_path(picture))]
+    targets.require_free(both, overwrite, inputs)
+
+
 def write_result(picture: Path, pixels: np.ndarray, record: dict) -> None:
-    """Save uint8 (H, W, 3), then its record; a result is finished when its record is there."""
-    record_path(picture).unlink(missing_ok=True)
+    """Save uint8 (H, W, 3), then its record; a result is finished when its record is there.
+
+    If one of them cannot be written, both are as they were.
+    """
     record = {"jstyle": __version__, **record}
     inside = {name: value for name, value in record.items() if name not in OF_THE_RUN}
-    image.save_png(picture, pixels, metadata=inside)
-    try:
-        files.write_json(record_path(picture), record)
-    except BaseException:
-        picture.unlink(missing_ok=True)
-        raise
+    with files.atomic_write(record_path(picture)) as part:
+        files.write_text(part, files.json_text(record))
+        image.save_png(picture, pixels, metadata=inside)
 
 
 def is_finished(picture: Path, key: str) -> bool:
-    """True if the picture is there with a record that carries this key."""
+    """True if the picture is there with a record, and both carry this key: a record may lie beside
+    the picture of another run that was at work in the same folder."""
     try:
         record = json.loads(record_path(picture).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return picture.is_file() and isinstance(record, dict) and record.get("key") == key
+    told = _told_by(picture)
+    return isinstance(record, dict) and record.get("key") == told.get("key") == key
+
+
+def _told_by(picture: Path) -> dict:
+    """What a picture says about how it was made; {} if it says nothing or cannot be read."""
+    try:
+        with Image.open(picture) as opened:
+            told = json.loads(opened.info.get("jstyle", "{}"))
+    except (*image.DECODE_ERRORS, TypeError):
+        return {}
+    return told if isinstance(told, dict) else {}

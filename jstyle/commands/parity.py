@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,13 +20,12 @@ from ..parity.page import as_html
 from ..parity.recording import Recorder, Recording, peak_mib
 from ..parity.report import Report
 from ..parity.task import STAGES, ParityError, Task, check_stages, draw_inputs
-from ..sd import files, hub, image
+from ..sd import files, hub, image, parts, targets
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
 from ..sd.rng import NUMPY
 from ..sd.tokenizer import Tokenizer
 from .demo import PICTURES
 from .inputs import Model, check_picture, find_model, start
-from .outputs import writable
 
 DTYPES = ("float32", "float16")
 REFERENCES = ("torch",)
@@ -72,21 +71,30 @@ class Request:
             object.__setattr__(self, "stages", check_stages(self.stages))
 
 
-def compare(request: Request, out: str, bar: Callable, against: str | None = None) -> Report:
+def compare(
+    request: Request,
+    out: str,
+    bar: Callable,
+    against: str | None = None,
+    overwrite: bool = False,
+) -> Report:
     """Compare ours with PyTorch, or with the recording in the folder `against`; write the report.
+
+    overwrite: also replace files called as those of the report that are none.
 
     Raises ValueError for bad input, RuntimeError if the reference is not installed or fails,
     OSError if the report cannot be written.
     """
+    targets.require_free([Path(out) / REPORT, Path(out) / PAGE], overwrite)
     found = find_model(request.model, request.variant)
     if request.inject_fault is not None:
         check_module(found, request.inject_fault)
     with ExitStack() as stack:
-        stack.enter_context(writable(out))
+        folder = stack.enter_context(files.output_folder(out))
         if against is None:
             require_reference()
             task, inputs = make_task(found, request)
-            place = stack.enter_context(_temporary(out))
+            place = stack.enter_context(parts.unfinished(folder / "values", is_folder=True))
             task.write(place, inputs)
             progress = stack.enter_context(bar(2 * task.work))
             run_reference(place, found, progress.update)
@@ -101,12 +109,13 @@ def compare(request: Request, out: str, bar: Callable, against: str | None = Non
         report = Report(task, sink.stages, ours, recording.facts, request.inject_fault)
         files.write_json(Path(out) / REPORT, report.to_json())
         with files.atomic_write(Path(out) / PAGE) as part:
-            part.write_text(as_html(report), encoding="utf-8")
+            files.write_text(part, as_html(report))
     return report
 
 
-def record(request: Request, folder: str, bar: Callable) -> Path:
+def record(request: Request, folder: str, bar: Callable, overwrite: bool = False) -> Path:
     """Write the task and the values of one side: ours, or PyTorch's if request.reference says so.
+    overwrite: also into a folder whose files have these names and are of no recording.
 
     Raises as `compare`.
     """
@@ -115,7 +124,10 @@ def record(request: Request, folder: str, bar: Callable) -> Path:
     if request.reference is not None:
         require_reference()
     task, inputs = make_task(found, request)
-    with writable(place), bar(task.work) as progress:
+    written = [place / f"{name}.safetensors" for name in ("inputs", *task.stages)]
+    written = [] if targets.is_ours(place / "index.json") else written
+    targets.require_free([place / "index.json", place / "task.json", *written], overwrite)
+    with files.output_folder(place), bar(task.work) as progress:
         (place / "index.json").unlink(missing_ok=True)
         task.write(place, inputs)
         if request.reference is not None:
@@ -278,10 +290,3 @@ def _run_ours(model: Model, request: Request, task: Task, inputs, sink, tick) ->
             "versions": runtime.versions(),
             "peak_mib": peak_mib(),
         }
-
-
-@contextmanager
-def _temporary(out: str) -> Iterator[Path]:
-    """A folder beside the results, since the values of a full-size model take gigabytes."""
-    with tempfile.TemporaryDirectory(prefix=".parity-", dir=out) as folder:
-        yield Path(folder)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..config import StyleConfig
 from ..sd import image
+from ..sd.files import output_folder
 from . import outputs
 from .inputs import check_picture, find_model, start
 
@@ -35,16 +36,17 @@ def reconstruct(
     model: str = "tiny",
     variant: str | None = None,
     device: str = "auto",
+    overwrite: bool = False,
 ) -> Reconstruction:
-    """Invert and sample back without style; write the result and its record.
+    """Invert and sample back without style; write the result and its record. overwrite: also
+    replace files that are no results of ours.
 
     Raises ImageError, HubError or ValueError for bad input, OSError if it cannot write.
     """
     source, path = check_picture(picture), outputs.picture_path(out)
-    if path.resolve() == source.path.resolve():
-        raise ValueError(f"{out}: is also the input; give another name")
+    outputs.require_free([path], overwrite, [source.path])
     with ExitStack() as stack:
-        stack.enter_context(outputs.writable(path.parent))
+        stack.enter_context(output_folder(path.parent))
         found = find_model(model, variant)
         started = stack.enter_context(start(found, device))
         from ..pipeline import JStyleID

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from ..score.cache import default_folder as default_cache
 from ..score.layout import read_contest
 from ..score.scorers import SCORERS, WORDS
 from ..score.total import ARTFID, PROTOCOLS
-from ..sd.files import writable_folder, write_json
+from ..sd.files import output_folder, write_json
+from ..sd.targets import is_stream, require_free
 
 ARTFID_NEEDS = {  # the same as in score/metrics/artfid.py, which starts Jittor
     "fid": ("art-inception",),
@@ -46,18 +48,21 @@ class Request:
         return Path(self.weights) if self.weights else weights.default_folder()
 
 
-def score(request: Request, bar: Callable) -> dict:
-    """The report, written to the JSON file as well.
+def score(request: Request, bar: Callable, overwrite: bool = False) -> dict:
+    """The report, written to the JSON file as well. overwrite: also over one that is no report.
 
     Raises ContestError, WordsError, WeightsError, ImageError, and ValueError for words that do not
     go together.
     """
     if request.device not in DEVICES:
         raise ValueError(f"device must be one of {', '.join(DEVICES)}, got {request.device!r}")
-    if request.json is not None:  # before the work, not after it
-        writable_folder(Path(request.json).parent)
-    report = _stylisations(request, bar) if request.protocol == ARTFID else _contest(request, bar)
-    if request.json is not None:
+    judge = _stylisations if request.protocol == ARTFID else _contest
+    if request.json is None:
+        return judge(request, bar)
+    require_free([request.json], overwrite)  # before the work, not after it
+    folder = nullcontext() if is_stream(request.json) else output_folder(Path(request.json).parent)
+    with folder:
+        report = judge(request, bar)
         write_json(request.json, report)
     return report
 

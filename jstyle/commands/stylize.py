@@ -6,20 +6,21 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from time import perf_counter
 
 from .. import __version__
-from ..config import RESULTS_TOGETHER, StyleConfig
+from ..config import RESULTS_TOGETHER
+from ..methods import DEFAULT, Method, find_method
 from ..sd import image
+from ..sd.files import output_folder
+from ..sd.targets import stylized_name
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
 
 log = logging.getLogger("jstyle")
-
-ROLES = {"content": "q", "style": "kv"}  # and which parts of attention each gives
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def stylize(
     content: str,
     style: str,
     out: str,
-    cfg: StyleConfig,
+    cfg,
     bar: Callable,
     model: str = "tiny",
     variant: str | None = None,
@@ -53,27 +54,35 @@ def stylize(
     loras: Sequence[str] = (),
     tell: Callable[[str], None] = log.info,
     batch: int = RESULTS_TOGETHER,
+    method: str = DEFAULT,
+    overwrite: bool = False,
 ) -> Summary:
     """Stylise every content in every style. `bar(total)` makes a tqdm-like progress bar.
 
+    method: a name of METHODS; cfg: its options.
+
     loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about where
-    recorded features are kept. batch: results that are sampled together, at most.
+    recorded features are kept. batch: results that are sampled together, at most. overwrite: also
+    replace files that are no results of ours, but no inputs.
 
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
+    kind = find_method(method)
     contents, styles = find_pictures(content), find_pictures(style)
     targets = name_results(contents, styles, out, inputs=(content, style))
-    with outputs.writable(next(iter(targets.values())).parent):
+    read = [picture.path for picture in (*contents, *styles)]
+    outputs.require_free(targets.values(), overwrite, read)
+    with output_folder(next(iter(targets.values())).parent):
         found = find_model(model, variant, loras)
-        pairs = [Pair(c, s, path, result_key(c, s, cfg, found)) for (c, s), path in targets.items()]
+        pairs = make_pairs(targets, kind, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary = Summary(skipped=len(pairs) - len(todo))
         if todo:
             with start(found, device, tell) as started:
-                run_pairs(started, found, todo, cfg, bar, summary, tell, batch)
+                run_pairs(started, found, todo, kind, cfg, bar, summary, tell, batch)
     return summary
 
 
@@ -92,15 +101,13 @@ def name_results(
                 f"{out}: one file name for {len(contents)} contents x {len(styles)} styles; "
                 "give a folder"
             )
-        if any(Path(out).resolve() == p.path.resolve() for p in (*contents, *styles)):
-            raise ValueError(f"{out}: is also an input; give another name")
         return {pairs[0]: Path(out)}
     for folder in inputs:
         if Path(folder).is_dir() and Path(folder).resolve() == Path(out).resolve():
             raise ValueError(f"{out}: is also a folder of inputs; give another folder")
     targets, taken = {}, {}
     for c, s in pairs:
-        path = Path(out) / f"{c.path.stem}_stylized_{s.path.stem}.png"
+        path = Path(out) / stylized_name(c.path, s.path)
         if path in taken:
             other_c, other_s = taken[path]
             clash = (c, other_c) if c != other_c else (s, other_s)
@@ -111,15 +118,19 @@ def name_results(
     return targets
 
 
-def result_key(content: Picture, style: Picture, cfg: StyleConfig, model: Model) -> str:
-    """A hash of everything that the result depends on: not of where features were kept."""
-    facts = [
-        __version__,
-        content.sha256,
-        style.sha256,
-        _settings(cfg),
-        model.key,
+def make_pairs(targets: dict, method: type[Method], cfg, model: Model) -> list[Pair]:
+    """The results to make, each with the hash of all that it depends on."""
+    return [
+        Pair(c, s, path, result_key(c, s, method, cfg, model)) for (c, s), path in targets.items()
     ]
+
+
+def result_key(content: Picture, style: Picture, method: type[Method], cfg, model: Model) -> str:
+    """A hash of everything that the result depends on: not of where features were kept."""
+    settings = method.settings(cfg)
+    if method.name != DEFAULT:
+        settings["method"] = method.name
+    facts = [__version__, content.sha256, style.sha256, settings, model.key]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
@@ -127,7 +138,8 @@ def run_pairs(
     started: Started,
     model: Model,
     pairs: list[Pair],
-    cfg: StyleConfig,
+    method: type[Method],
+    cfg,
     bar: Callable,
     summary: Summary,
     tell: Callable[[str], None] = log.info,
@@ -135,37 +147,38 @@ def run_pairs(
 ) -> None:
     """Make the results of `pairs`, adding to `summary` as they are finished.
 
-    The side with more images is walked through; the inversions of the other side are kept for all
-    its turns, so every image is inverted once and the fewest features are held. Up to `batch`
+    The side with more images is walked through; what was prepared of the other side is kept for all
+    its turns, so every image is prepared once and the fewest features are held. Up to `batch`
     results are sampled together: those of one image's turn or, where the other side has only one
     image, of as many turns.
     """
-    from ..pipeline import JStyleID
-
-    styler = JStyleID(started.sd, scratch=pairs[0].out.parent)
-    counts = {role: len({getattr(pair, role) for pair in pairs}) for role in ROLES}
+    painter = method(started.sd, scratch=pairs[0].out.parent)
+    counts = {role: len({getattr(pair, role) for pair in pairs}) for role in method.roles}
     walked = "content" if counts["content"] >= counts["style"] else "style"
     groups = _groups(pairs, walked, batch)
-    cfg = _decide_features(styler, cfg, groups, counts, walked, tell)
+    cfg = _settled(painter, cfg, groups, {**counts, walked: _most(walked, groups)}, tell)
     times = {"start": started.start_seconds, "load": started.load_seconds}
     summary.seconds = {**times, "inversion": 0.0, "sampling": 0.0}
-    with bar(cfg.steps * (sum(counts.values()) + len(pairs))) as progress:
-        inverter = _Inverter(styler, cfg, lambda *_: progress.update(), walked)
+    costs = method.evaluations(cfg)
+    total = sum(costs[role] * count for role, count in counts.items())
+    with bar(total + costs["result"] * len(pairs)) as progress:
+        prepare = _Prepared(painter, cfg, lambda *_: progress.update(), walked)
         for together in groups:
             progress.set_postfix_str(together[0].out.name, refresh=False)
-            sides = inverter(together)
+            sides = prepare(together)
             before, rows = perf_counter(), len(together)
-            result = styler.transfer(*sides, cfg, lambda *_, n=rows: progress.update(n))
+            result = painter.apply(sides, cfg, lambda *_, n=rows: progress.update(n))
             pictures = image.to_uint8(result)
             del sides  # lets go of the walked images' features before the next are recorded
             sampling = (perf_counter() - before) / rows
             for pair, pixels in zip(together, pictures, strict=True):
-                seconds = {**times, "inversion": inverter.seconds_of(pair), "sampling": sampling}
-                outputs.write_result(pair.out, pixels, _record(pair, cfg, model, started, seconds))
+                seconds = {**times, "inversion": prepare.seconds_of(pair), "sampling": sampling}
+                record = _record(pair, method, cfg, model, started, seconds)
+                outputs.write_result(pair.out, pixels, record)
                 log.info("wrote %s", pair.out)
                 summary.written.append(pair.out)
                 summary.seconds["sampling"] += sampling
-        summary.seconds["inversion"] = sum(inverter.seconds.values())
+        summary.seconds["inversion"] = sum(prepare.seconds.values())
 
 
 def _groups(pairs: list[Pair], walked: str, batch: int) -> list[list[Pair]]:
@@ -180,68 +193,68 @@ def _groups(pairs: list[Pair], walked: str, batch: int) -> list[list[Pair]]:
     return [row[i : i + batch] for row in turns for i in range(0, len(row), batch)]
 
 
-def _decide_features(styler, cfg: StyleConfig, groups, counts, walked: str, tell) -> StyleConfig:
-    """`cfg` with the place of all features that are held at once: those of every kept image and
-    of the walked ones of a group."""
-    if not cfg.inject or cfg.features != "auto":
-        return cfg
-    shape = styler.load(groups[0][0].content.path, cfg).shape
-    most = max(len({getattr(pair, walked) for pair in group}) for group in groups)
-    held = {**counts, walked: most}
-    needed = sum(held[role] * styler.feature_bytes(cfg, shape, ROLES[role]) for role in ROLES)
-    return styler.decide(cfg, needed, tell)
+def _most(walked: str, groups: list[list[Pair]]) -> int:
+    """How many images of the walked side are held at once."""
+    return max(len({getattr(pair, walked) for pair in group}) for group in groups)
 
 
-class _Inverter:
-    """Inverts each image of a run once, remembering the seconds that each took."""
+def _settled(painter: Method, cfg, groups, held: dict[str, int], tell):
+    shape = painter.load(groups[0][0].content.path, cfg).shape
+    return painter.settle(cfg, shape, held, tell)
 
-    def __init__(self, styler, cfg: StyleConfig, progress, walked: str):
-        self.styler, self.cfg, self.progress, self.walked = styler, cfg, progress, walked
+
+class _Prepared:
+    """Prepares each image of a run once, remembering the seconds that each took."""
+
+    def __init__(self, painter: Method, cfg, progress, walked: str):
+        self.painter, self.cfg, self.progress, self.walked = painter, cfg, progress, walked
         self.held: dict[tuple[str, Picture], object] = {}
         self.seconds: dict[tuple[str, Picture], float] = {}
 
-    def __call__(self, together: list[Pair]) -> list:
-        """[contents, styles] of these pairs, each one joined inversion."""
-        from ..inversion import join
-
+    def __call__(self, together: list[Pair]) -> dict[str, object]:
+        """Role -> what these pairs need of it, as a batch."""
         needed = {(self.walked, getattr(pair, self.walked)) for pair in together}
         self.held = {k: v for k, v in self.held.items() if k[0] != self.walked or k in needed}
-        return [join([self._of(role, getattr(pair, role)) for pair in together]) for role in ROLES]
+        sides = {}
+        for role in self.painter.roles:
+            pictures = [getattr(pair, role) for pair in together]
+            sides[role] = self.painter.join([self._of(role, picture) for picture in pictures])
+        return sides
 
     def seconds_of(self, pair: Pair) -> float:
-        """What both inversions took when they were made."""
-        return sum(self.seconds[role, getattr(pair, role)] for role in ROLES)
+        """What preparing both sides took when it was done."""
+        return sum(self.seconds[role, getattr(pair, role)] for role in self.painter.roles)
 
     def _of(self, role: str, picture: Picture):
         if (role, picture) not in self.held:
-            self.held[role, picture] = self._invert(role, picture)
+            self.held[role, picture] = self._prepare(role, picture)
         return self.held[role, picture]
 
-    def _invert(self, role: str, picture: Picture):
+    def _prepare(self, role: str, picture: Picture):
         before = perf_counter()
-        parts = ROLES[role] if self.cfg.inject else ""
-        pixels = self.styler.load(picture.path, self.cfg)
-        inversion = self.styler.invert(pixels, self.cfg, parts, self.progress)
+        pixels = self.painter.load(picture.path, self.cfg)
+        prepared = self.painter.prepare(role, pixels, self.cfg, self.progress)
         self.seconds[role, picture] = perf_counter() - before
-        return inversion
-
-
-def _settings(cfg: StyleConfig) -> dict:
-    """All that a picture depends on."""
-    return {name: value for name, value in asdict(cfg).items() if name != "features"}
+        return prepared
 
 
 def _record(
-    pair: Pair, cfg: StyleConfig, model: Model, started: Started, seconds: dict[str, float]
+    pair: Pair,
+    method: type[Method],
+    cfg,
+    model: Model,
+    started: Started,
+    seconds: dict[str, float],
 ) -> dict:
     from ..sd import runtime
 
     return {
         "command": "stylize",
+        "method": method.name,
         "content": pair.content.facts,
         "style": pair.style.facts,
-        "config": _settings(cfg),
-        "features": cfg.features,
+        "config": method.settings(cfg),
+        **{name: getattr(cfg, name) for name in sorted(method.free)},
         "model": model.facts,
         "device": started.device,
         "versions": runtime.versions(),

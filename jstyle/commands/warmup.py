@@ -81,7 +81,7 @@ def _stylize(started: Started, cfg: StyleConfig) -> Stages:
     from ..pipeline import JStyleID
 
     styler, short = JStyleID(started.sd), replace(cfg, steps=1, window=None)
-    size = cfg.size_px or started.sd.unet.config.sample_size * started.sd.vae_scale
+    size = cfg.size_px or started.sd.picture_size
     started.sd.check_size(size, size)
     pictures = [_picture(size, seed) for seed in (0, 1)]
     inverted = {}

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 
 import numpy as np
 
 from ..config import StyleConfig
-from ..inversion import ddim_invert
 from ..pipeline import JStyleID
+from ..sd.hooks import around, with_parameters
 from ..sd.noise import gaussian
 from ..sd.pipeline import StableDiffusion
 from ..sd.startup import jt
@@ -79,11 +79,11 @@ class Ours:
 
     def inversion(self) -> None:
         z = self.sd.encode_image(jt.array(self.inputs["content"]))
-        self._trail(ddim_invert(self.sd, z, self._context("empty_ids"), self.task.steps))
+        self._trail(self.sd.invert(z, self._context("empty_ids"), self.task.steps))
 
     def sampling(self) -> None:
         z = jt.array(self.inputs["latent"])
-        self._trail(self.sd.denoise(z, self._context("ids"), self.task.steps))
+        self._trail(self.sd.sample(z, self._context("ids"), self.task.steps))
 
     def styleid(self) -> None:
         cfg = StyleConfig(steps=self.task.steps, gamma=GAMMA, tau=TAU)
@@ -116,38 +116,27 @@ class Ours:
     @contextmanager
     def _watched_sampling(self) -> Iterator[None]:
         """Put every latent of the sampling that the block starts."""
-        denoise = self.sd.denoise
 
-        def watched(*args, **options):
-            for i, (t, z) in enumerate(denoise(*args, **options)):
+        def watched(call, *args, **options):
+            for i, (t, z) in enumerate(call(*args, **options)):
                 self._done(f"{i:04d}", z)
                 yield t, z
 
-        self.sd.denoise = watched
-        try:
+        with around(self.sd, "sample", watched):
             yield
-        finally:
-            del self.sd.denoise
 
     @contextmanager
     def _watched(self, stage: str, module) -> Iterator[None]:
         """Put the first argument and the first result of every module that runs in the block."""
         holders = (jt.nn.ModuleList, jt.nn.Identity)
-        chosen = {
-            name: child
-            for name, child in module.named_modules()
-            if is_watched(stage, name) and not isinstance(child, holders)
-        }
-        try:
-            for name, child in chosen.items():
-                child.execute = partial(self._call, name, child.execute)
+        with ExitStack() as stack:
+            for name, child in module.named_modules():
+                if is_watched(stage, name) and not isinstance(child, holders):
+                    stack.enter_context(around(child, "execute", partial(self._call, name)))
             yield
-        finally:
-            for child in chosen.values():
-                child.__dict__.pop("execute", None)
 
-    def _call(self, name: str, execute: Callable, *args, **options):
-        out = execute(*args, **options)
+    def _call(self, name: str, call: Callable, *args, **options):
+        out = call(*args, **options)
         given = [v for v in (*args, *options.values()) if isinstance(v, jt.Var)]
         if given and given[0].dtype in ("float32", "float16"):
             self.sink.put(f"{name}.in", given[0].numpy())
@@ -164,25 +153,18 @@ def computing_in(unet, dtype: str) -> Iterator[None]:
     """Let the UNet hold its weights and compute in `dtype`; what goes in and comes out stays
     float32. Afterwards everything is as before."""
     own = [
-        (module, name, value)
+        (module, name)
         for module in unet.modules()
         for name, value in vars(module).items()
         if isinstance(value, jt.Var) and value.dtype == "float32"
     ]
-    plain = type(unet)
 
-    def execute(self, z, t, context):
-        return plain.execute(self, z.cast(dtype), t, context.cast(dtype)).float32()
+    def cast(call, z, t, context):
+        return call(z.cast(dtype), t, context.cast(dtype)).float32()
 
-    try:
-        for module, name, value in own:
-            setattr(module, name, value.cast(dtype).stop_grad())
-        unet.__class__ = type(plain.__name__, (plain,), {"execute": execute})
+    values = {(m, name): getattr(m, name).cast(dtype).stop_grad() for m, name in own}
+    with with_parameters(values), around(unet, "execute", cast):
         yield
-    finally:
-        unet.__class__ = plain
-        for module, name, value in own:
-            setattr(module, name, value)
 
 
 @contextmanager
@@ -196,22 +178,16 @@ def faulty(sd: StableDiffusion, module: str) -> Iterator[None]:
     modules = dict(getattr(sd, part).named_modules())
     if not name or name not in modules:
         raise ValueError(f"no module is called {module!r}")
-    found = modules[name]
-    plain = type(found)
 
-    def execute(self, *args, **options):
-        out = plain.execute(self, *args, **options)
+    def deviating(call, *args, **options):
+        out = call(*args, **options)
         first = _first(out)
         noise = 1 + FAULT * gaussian(tuple(first.shape), FAULT_SEED)
         first = first * jt.array(noise).stop_grad().cast(first.dtype)
         return (first, *out[1:]) if isinstance(out, tuple) else first
 
-    # as a class: what wraps or calls the instance's `execute` (gradient checkpointing) meets it too
-    found.__class__ = type(plain.__name__, (plain,), {"execute": execute})
-    try:
+    with around(modules[name], "execute", deviating):
         yield
-    finally:
-        found.__class__ = plain
 
 
 def split_name(module: str) -> tuple[str, str]:

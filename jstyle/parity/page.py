@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
+from ..sd.targets import GENERATOR
 from .compare import JUMP, full_name
 from .report import DRIFTING, Report, drift, told
 from .task import MODULE_STAGES
@@ -46,7 +47,7 @@ def as_html(report: Report) -> str:
     if report.fault is not None:
         fault = f"<p>Made wrong on purpose: <code>{escape(report.fault)}</code></p>"
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
+        f"<!doctype html><html lang=en><meta charset=utf-8>{GENERATOR}",
         f"<title>Parity of {escape(report.task.source)}</title><style>{STYLE}</style>",
         f"<h1>Parity of {escape(report.task.source)}</h1>",
         f"<p class={verdict[0]}>{verdict[1]}</p>{jump}{fault}",

@@ -140,9 +140,8 @@ def report(
 def on_device(device: str) -> AbstractContextManager:
     """Start Jittor on "cpu", "cuda", or with "auto" on the better that is there."""
     from ..sd import runtime
-    from ..sd.startup import jt
 
-    return runtime.use(device if device != "auto" else "cuda" if jt.has_cuda else "cpu")
+    return runtime.use(device)
 
 
 def _progress(bar: Callable | None, ready: Sequence[Ready], pictures: Pictures):

@@ -1,13 +1,6 @@
-"""Attention and the one seam at which it can be edited.
-
-An edit is a callable edit(site, q, k, v) -> q, k, v on tensors of shape (B, tokens, heads,
-head_dim), called after the projections and before the softmax. It is a plain object: a Var or
-Module set on a module would become part of its state.
-"""
+"""Attention, and the transformer around it. `Attention.attend` is where hooks change it."""
 
 from __future__ import annotations
-
-from contextlib import contextmanager
 
 from .kernels import attend
 from .layers import Conv2d, FeedForward, GroupNorm, LayerNorm
@@ -27,16 +20,17 @@ class Attention(nn.Module):
         self.to_v = nn.Linear(context_dim or dim, dim, bias=qkv_bias)
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
         self.site = ""  # the module's name inside the UNet, set there
-        self.edit = None
 
     def execute(self, x, context=None):
         """x: (B, tokens, dim); context: (B, other tokens, context_dim). Returns x's shape."""
         source = x if context is None else context
         q, k, v = (self._heads(project(s)) for project, s in self._projections(x, source))
-        if self.edit is not None:
-            q, k, v = self.edit(self.site, q, k, v)
-        out = attend(q, k, v, self.scale)
+        out = self.attend(q, k, v)
         return self.to_out[0](out.reshape(out.shape[0], out.shape[1], -1))
+
+    def attend(self, q, k, v):
+        """softmax(q k^T / sqrt(head_dim)) v; all (B, tokens, heads, head_dim)."""
+        return attend(q, k, v, self.scale)
 
     def _projections(self, x, source):
         return (self.to_q, x), (self.to_k, source), (self.to_v, source)
@@ -109,20 +103,3 @@ def to_tokens(x):
 def to_image(tokens, shape):
     """(B, H*W, C) -> (B, C, H, W), with H and W taken from `shape`."""
     return tokens.transpose(0, 2, 1).reshape(tuple(shape))
-
-
-@contextmanager
-def edit_attention(unet, sites, edit):
-    """Install `edit` on the named attentions; put back whatever was there, even on error.
-
-    Raises KeyError, listing the valid names, if a site does not exist.
-    """
-    modules = [unet.attention(site) for site in sites]
-    before = [module.edit for module in modules]
-    try:
-        for module in modules:
-            module.edit = edit
-        yield
-    finally:
-        for module, old in zip(modules, before, strict=True):
-            module.edit = old

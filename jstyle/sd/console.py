@@ -14,11 +14,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 log = logging.getLogger("jstyle")
@@ -89,6 +92,14 @@ def add_config(parser: Parser) -> None:
     parser.add_argument("--config", action="config", help="a YAML file with any of these options")
 
 
+def add_overwrite(parser: Parser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that are no results of this program",
+    )
+
+
 def add_device(parser: Parser) -> None:
     parser.add_argument(
         "--device", default="auto", help="cpu, cuda, or auto: cuda where Jittor can use it"
@@ -106,6 +117,27 @@ def add_model(parser: Parser) -> None:
         "--variant", type=str | None, default=None, help="of the weight files, such as fp16"
     )
     add_device(parser)
+
+
+def asked_for(option: str, words: Sequence[str]) -> str | None:
+    """The value of --option in the words or else in their --config file, before they are parsed."""
+    found = _value_of(f"--{option}", words)
+    config = _value_of("--config", words)
+    if found is None and config is not None:
+        with suppress(OSError, ValueError, yaml.YAMLError):  # told when the words are parsed
+            given = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+            found = given.get(option) if isinstance(given, dict) else None
+    return None if found is None else str(found)
+
+
+def _value_of(name: str, words: Sequence[str]) -> str | None:
+    found = None
+    for word, after in zip(words, [*words[1:], None], strict=True):
+        if word == name:
+            found = after
+        elif word.startswith(f"{name}="):
+            found = word.partition("=")[2]
+    return found
 
 
 def _keep_lines(formatter: type) -> type:
@@ -129,11 +161,13 @@ def _dashed(word: str) -> str:
 
 
 class Command(NamedTuple):
-    """`told` is its line in the list of commands; `run` returns the exit code."""
+    """`told` is its line in the list of commands; `run` returns the exit code. varies: the options
+    depend on the words, which `make_parser` is then given."""
 
     told: str
-    make_parser: Callable[[], Parser]
+    make_parser: Callable[..., Parser]
     run: Callable[[Namespace], int]
+    varies: bool = False
 
 
 @dataclass(frozen=True)
@@ -170,8 +204,11 @@ class Program:
         return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
 
     def _run(self, name: str, words: list[str]) -> int:
+        if hasattr(sys.stdout, "reconfigure"):  # file names that are no UTF-8 are said as they are
+            sys.stdout.reconfigure(errors="surrogateescape")
         command = self.commands[name]
-        args = command.make_parser().parse(words)
+        given = (words,) if command.varies else ()
+        args = command.make_parser(*given).parse(words)
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None
         logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
         log.setLevel(asked or logging.WARNING)

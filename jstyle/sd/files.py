@@ -1,56 +1,141 @@
-"""Files that are either complete or absent."""
+"""Files that are either complete or absent, and folders for them."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import secrets
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from . import parts, targets
+
+WORDS = {
+    errno.ENOSPC: "disk full (No space left on device)",
+    errno.EDQUOT: "disk quota used up (Disk quota exceeded)",
+}
+
+
+class WriteError(OSError):
+    """A file or folder that the system does not let us write; names it in one line."""
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.strerror}" if self.filename else super().__str__()
+
+
+@contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Name `path` in the system's errors in the block that name no file, or a hidden one.
+
+    Raises WriteError for those.
+    """
+    try:
+        yield
+    except WriteError:
+        raise
+    except OSError as error:
+        named = error.filename
+        if named is not None and str(named) != str(path) and not parts.is_hidden(named):
+            raise
+        gone = "its folder is not there" if error.errno == errno.ENOENT else None
+        raise WriteError(error.errno, gone or _reason(error), str(path)) from None
+
+
+def _reason(error: OSError) -> str:
+    return WORDS.get(error.errno) or error.strerror or str(error) or type(error).__name__
+
 
 @contextmanager
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a hidden temporary path beside `path`; it becomes `path` when the block succeeds.
+    """Yield an empty hidden file beside `path`; it becomes `path` when the block succeeds.
 
-    On any error, Ctrl-C included, the temporary file is removed and `path` is left as it was.
-    Raises OSError when the folder is missing, cannot be written or is full.
+    On any error, Ctrl-C included, the hidden file is removed and `path` is left as it was. A link
+    is followed; a character device or an open descriptor gets the bytes when the block succeeds.
+    Raises TargetError for anything else that is no file, WriteError when the folder is missing,
+    cannot be written or is full.
     """
     path = Path(path)
-    part = path.with_name(f".{secrets.token_hex(8)}{path.suffix}")  # savers look at the suffix
-    try:
+    if targets.is_stream(path):
+        with tempfile.TemporaryDirectory(prefix="jstyle-") as folder:
+            part = Path(folder) / f"part{path.suffix}"
+            yield part
+            _send(part, path)
+        return
+    place = targets.file_place(path)
+    with naming(path), parts.unfinished(place) as part:
         yield part
         with open(part, "rb") as file:
             os.fsync(file.fileno())  # a full disk may speak up only here, before the rename
-        os.replace(part, path)
-    finally:
-        with suppress(FileNotFoundError):  # gone already after the rename
-            part.unlink()
+        os.replace(part, place)
+
+
+def _send(part: Path, path: Path) -> None:
+    """Write the file into a device or an open descriptor."""
+    number = targets.descriptor(path)
+    sys.stdout.flush()
+    with naming(path):
+        with open(path if number is None else os.dup(number), "wb") as stream:
+            with open(part, "rb") as file:
+                shutil.copyfileobj(file, stream)
 
 
 def write_json(path: str | os.PathLike, obj: Any) -> None:
-    """Write `obj` as indented UTF-8 JSON, atomically. Raises TypeError before touching the disk."""
-    text = json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
+    """Write `obj` as indented UTF-8 JSON, atomically. Raises TypeError before touching the disk.
+
+    What is no text in UTF-8, as parts of file names can be, is escaped and reads back the same.
+    """
+    text = json_text(obj)
     with atomic_write(path) as part:
-        part.write_text(text, encoding="utf-8")
+        write_text(part, text)
+
+
+def json_text(obj: Any) -> str:
+    return json.dumps(obj, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 with the ends of lines as they are; what is no text in UTF-8 is escaped."""
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def writable_folder(path: str | os.PathLike) -> Path:
-    """Create the folder if need be and try a write. Raises OSError with one line that names it."""
+    """Create the folder if need be and try a write.
+
+    Raises TargetError if it or a part of its path is something else, WriteError if it cannot be
+    made or written; both in one line that names it.
+    """
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{secrets.token_hex(6)}.probe"
-        try:
+        with parts.unfinished(folder / "probe") as probe:
             probe.write_bytes(b"1")
-        finally:
-            with suppress(FileNotFoundError):
-                probe.unlink()
-    except FileExistsError:
-        raise NotADirectoryError(f"{folder}: not a folder") from None
+    except (FileExistsError, NotADirectoryError):
+        raise targets.TargetError(f"{folder}: not a folder, and one is needed here") from None
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise type(error)(f"{folder}: cannot write here ({reason})") from None
+        if error.errno in targets.WRONG_PATHS:
+            raise targets.TargetError(f"{folder}: {targets.WRONG_PATHS[error.errno]}") from None
+        raise WriteError(f"{folder}: cannot write here ({_reason(error).lower()})") from None
     return folder
+
+
+@contextmanager
+def output_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """`writable_folder` for the time of the work: if it is made here, it and the folders below are
+    removed again where the work has left them empty."""
+    folder = Path(path)
+    made = [p for p in (folder, *folder.parents) if not os.path.exists(p)]
+    try:
+        yield writable_folder(folder)
+    finally:
+        if made:
+            for below, _, _ in os.walk(folder, topdown=False):
+                with suppress(OSError):  # not empty
+                    os.rmdir(below)
+        with suppress(OSError):
+            for above in made[1:]:
+                above.rmdir()

@@ -1,25 +1,25 @@
 """LoRA: a low-rank change of linear layers and convolutions (Hu et al., arXiv:2106.09685).
 
-W x becomes W x + alpha / rank * B A x. A layer with LoRA takes the place of the plain one in its
-parent, with the same Vars `weight` and `bias`, so that the names of the model's parameters stay.
-A and B are kept aside in plain objects: they are no part of `state_dict()` or `parameters()`, but
-of a LoRASet. Conventions and initial values are those of peft.
+W x becomes W x + alpha / rank * B A x, by a hook around the layer. A and B are no part of the
+model's `state_dict()` or `parameters()`, but of a LoRASet. Conventions and initial values are those
+of peft.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from .hooks import Handle, around, hooks_around
 from .kernels import convolve
-from .layers import Conv2d
 from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
+from .lora_fit import fit, short
 from .startup import jt
 from .weights import WeightsError
 
@@ -49,6 +49,18 @@ class Adapter:
     def scale(self) -> float:
         return self.weight * self.alpha / self.lora_A.shape[0]
 
+    def on(self, layer) -> Handle:
+        """Put it on a linear layer or a convolution."""
+        change = self._convolved if isinstance(layer, nn.Conv) else self._linear
+        return around(layer, "execute", _Change(self, layer, change))
+
+    def _linear(self, layer, x):
+        return nn.linear(nn.linear(x, _like(self.lora_A, x)), _like(self.lora_B, x))
+
+    def _convolved(self, layer, x):
+        down, up = _like(self.lora_A, x), _like(self.lora_B, x)
+        return convolve(convolve(x, down, layer.stride[0], layer.padding[0]), up)
+
     def factors(self) -> Factors:
         return Factors(self.lora_A.numpy(), self.lora_B.numpy(), self.alpha)
 
@@ -60,39 +72,16 @@ class Adapter:
         return (jt.matmul(up, down) * self.scale).reshape(shape)
 
 
-class _WithLoRA:
-    """What LoRALinear and LoRAConv share: the plain layer they stand for, and their adapters."""
+@dataclass(frozen=True, eq=False)
+class _Change:
+    """The hook around one layer."""
 
-    def __init__(self, plain):
-        self.__dict__.update(plain.__dict__)  # the same Vars, under the same names
-        self._plain = (plain,)  # in a tuple: a module would be visited as a child
-        self.adapters: list[Adapter] = []
+    adapter: Adapter
+    layer: nn.Module
+    change: Callable
 
-    def execute(self, x):
-        y = super().execute(x)
-        for adapter in self.adapters:
-            y = y + self._change(x, adapter) * adapter.scale
-        return y
-
-    def extra_repr(self) -> str:
-        ranks = ", ".join(f"rank {a.lora_A.shape[0]} x {a.scale:g}" for a in self.adapters)
-        return f"{self.plain_layer.extra_repr()}; {ranks}"
-
-    @property
-    def plain_layer(self):
-        return self._plain[0]
-
-
-class LoRALinear(_WithLoRA, nn.Linear):
-    def _change(self, x, adapter: Adapter):
-        return nn.linear(nn.linear(x, _like(adapter.lora_A, x)), _like(adapter.lora_B, x))
-
-
-class LoRAConv(_WithLoRA, Conv2d):
-    def _change(self, x, adapter: Adapter):
-        down, up = _like(adapter.lora_A, x), _like(adapter.lora_B, x)
-        h = convolve(x, down, self.stride[0], self.padding[0])
-        return convolve(h, up)
+    def __call__(self, call, x):
+        return call(x) + self.change(self.layer, x) * self.adapter.scale
 
 
 def _like(var, x):
@@ -177,49 +166,46 @@ def _birth(name: str, layer, rank: int, alpha: float, seed: int) -> Factors:
 def _attach(module: nn.Module, adapters: dict[str, Adapter], targets: tuple[str, ...]) -> LoRASet:
     modules = dict(module.named_modules())
     for name, adapter in adapters.items():
-        layer = modules[name]
-        if not isinstance(layer, _WithLoRA):
-            layer = (LoRALinear if isinstance(layer, nn.Linear) else LoRAConv)(layer)
-            _put(modules, name, layer)
-        layer.adapters.append(adapter)
+        adapter.on(modules[name])
     return LoRASet(module, adapters, targets)
 
 
-def _put(modules: Mapping[str, nn.Module], name: str, layer: nn.Module) -> None:
-    parent, _, key = name.rpartition(".")
-    setattr(modules[parent], key, layer)
+def _changes(module: nn.Module) -> Iterator[tuple[str, nn.Module, _Change]]:
+    for name, layer in module.named_modules():
+        for hook in hooks_around(layer):
+            if isinstance(hook, _Change):
+                yield name, layer, hook
 
 
-def _layers_with_lora(module: nn.Module) -> dict[str, _WithLoRA]:
-    return {n: m for n, m in module.named_modules() if isinstance(m, _WithLoRA)}
+def adapters_on(module: nn.Module) -> dict[str, list[Adapter]]:
+    """Layer name -> the LoRAs on it, the first one first; layers without any are left out."""
+    found: dict[str, list[Adapter]] = {}
+    for name, _, change in _changes(module):
+        found.setdefault(name, []).append(change.adapter)
+    return found
 
 
 def remove_lora(module: nn.Module, lora: LoRASet | None = None) -> None:
-    """Take off one LoRA, or all of them; layers without any are the plain objects again.
-
-    Raises ValueError if `lora` is not on the module.
-    """
-    layers = _layers_with_lora(module)
-    if lora is not None and any(
-        name not in layers or all(adapter is not a for a in layers[name].adapters)
-        for name, adapter in lora.adapters.items()
-    ):
-        raise ValueError("this LoRA is not on the module")
-    modules = dict(module.named_modules())
-    for name, layer in layers.items():
-        gone = None if lora is None else lora.adapters.get(name)
-        layer.adapters = [a for a in layer.adapters if lora is not None and a is not gone]
-        if not layer.adapters:
-            _put(modules, name, layer.plain_layer)
+    """Take off one LoRA, or all of them. Raises ValueError if `lora` is not on the module."""
+    changes = list(_changes(module))
+    if lora is not None:
+        wanted = {id(adapter) for adapter in lora.adapters.values()}
+        changes = [found for found in changes if id(found[2].adapter) in wanted]
+        if len(changes) < len(wanted):
+            raise ValueError("this LoRA is not on the module")
+    for _, layer, change in changes:
+        Handle(layer, "execute", change).remove()
 
 
 def merge_lora(module: nn.Module) -> None:
     """Add every LoRA to the weights it changes, in float32, and take it off."""
-    for layer in _layers_with_lora(module).values():
-        weight, trained = layer.weight, layer.weight.requires_grad
+    modules = dict(module.named_modules())
+    for name, adapters in adapters_on(module).items():
+        weight = modules[name].weight
+        trained = weight.requires_grad
         with jt.no_grad():
             changed = weight.float32()
-            for adapter in layer.adapters:
+            for adapter in adapters:
                 changed = changed + adapter.delta()
             changed = changed.cast(weight.dtype)
             changed.sync()
@@ -233,23 +219,27 @@ def lora_parameters(module: nn.Module) -> dict[str, jt.Var]:
 
     Raises ValueError if a layer has several: LoRASet.parameters() then tells them apart.
     """
-    layers = _layers_with_lora(module)
-    several = [name for name, layer in layers.items() if len(layer.adapters) > 1]
+    layers = adapters_on(module)
+    several = [name for name, adapters in layers.items() if len(adapters) > 1]
     if several:
         raise ValueError(f"several LoRAs on {listing(several)}")
-    return LoRASet(module, {n: x.adapters[0] for n, x in layers.items()}, ()).parameters()
+    return LoRASet(
+        module, {name: adapters[0] for name, adapters in layers.items()}, ()
+    ).parameters()
 
 
 class LoRAReport(NamedTuple):
-    """What a load did: keys applied, of how many in the file, and the LoRA of each part."""
+    """What a load did: keys applied, of how many in the file, the LoRA of each part, and lines
+    about what was left out or is not as it seems."""
 
     applied: int
     total: int
     loras: dict[str, LoRASet]
+    notes: tuple[str, ...] = ()
 
 
 def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRAReport:
-    """Add a LoRA of either format to a StableDiffusion, on top of those that are there.
+    """Add a LoRA of any format to a StableDiffusion, on top of those that are there.
 
     source: a file, a folder with one, or what `read_lora` gave. weight: scales the change.
     Raises WeightsError, leaving the model alone, if the file is damaged, was made for another
@@ -259,12 +249,16 @@ def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRARep
         raise ValueError(f"the weight of a LoRA must be a number, got {weight}")
     file = source if isinstance(source, LoRAFile) else read_lora(source)
     _require_base(file, base_facts(sd))
-    placed = {part: _placed(file, part, getattr(sd, part)) for part in file.parts}
+    placed = {}
+    for part in file.parts:
+        layers = linear_layers(getattr(sd, part))
+        shapes = {name: tuple(layer.weight.shape) for name, layer in layers.items()}
+        placed[part] = fit(file, part, shapes)
     loras = {}
     for part, factors in placed.items():
         adapters = {name: Adapter(f, weight) for name, f in factors.items()}
-        loras[part] = _attach(getattr(sd, part), adapters, tuple(_short(n) for n in adapters))
-    return LoRAReport(file.keys, file.keys, loras)
+        loras[part] = _attach(getattr(sd, part), adapters, tuple(short(n) for n in adapters))
+    return LoRAReport(file.keys, file.total, loras, file.notes)
 
 
 def _require_base(file: LoRAFile, here: dict) -> None:
@@ -275,43 +269,6 @@ def _require_base(file: LoRAFile, here: dict) -> None:
                 f"{file.path}: made for another model, {file.base.get('name', 'unknown')}: "
                 f"{name} {made_for}, but {here['name']} has {value}"
             )
-
-
-def _placed(file: LoRAFile, part: str, module: nn.Module) -> dict[str, Factors]:
-    """Layer name of `module` -> factors. Raises WeightsError naming all that do not fit."""
-    layers = linear_layers(module)
-    known = {spelling: name for name in layers for spelling in _spellings(name)}
-    left_over, wrong, placed = [], [], {}
-    for written, factors in file.parts[part].items():
-        name = known.get(written)
-        if name is None or name in placed:
-            left_over.append(f"{part} {written}")
-            continue
-        placed[name] = factors
-        out, *inner = layers[name].weight.shape
-        have = (factors.up.shape[0], *factors.down.shape[1:])
-        if have != (out, *inner):
-            wrong.append(f"{part} {name} {list(have)} instead of {[out, *inner]}")
-    if wrong:
-        raise WeightsError(
-            f"{file.path}: made for another model, {len(wrong)} layers of another width: "
-            f"{listing(wrong)}"
-        )
-    if left_over:
-        raise WeightsError(
-            f"{file.path}: {len(left_over)} layers that this model does not have are left over: "
-            f"{listing(left_over)}"
-        )
-    return placed
-
-
-def _spellings(name: str) -> set[str]:
-    """How files write a layer's name: with dots or underscores, with text_model. or without."""
-    return {name, _short(name), name.replace(".", "_")}
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("text_model.")
 
 
 def save_lora(

@@ -1,15 +1,14 @@
-"""LoRA files: which names they use for which factors, in the formats of diffusers and kohya.
+"""LoRA files: which factors they hold, whoever wrote them; written as diffusers or kohya do.
 
-diffusers: unet.LAYER.lora.down.weight and text_encoder.LAYER.lora_linear_layer.down.weight (older
-files and peft say lora_A and lora_B), alpha in the header under "lora_adapter_metadata".
-kohya: lora_unet_LAYER.lora_down.weight with the dots of LAYER as underscores, lora_te_LAYER for the
-text encoder, alpha in a tensor LAYER.alpha. Without any alpha, alpha is the rank: scale 1.
+Alpha stands in a tensor LAYER.alpha (kohya), in the header under "lora_adapter_metadata"
+(diffusers) or in adapter_config.json (peft). Without any alpha, alpha is the rank: scale 1.
 No model is needed here; names meet layers in lora.py.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -19,44 +18,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .weights import (
-    Rule,
-    StoredTensor,
-    WeightsError,
-    read_metadata,
-    read_safetensors,
-    rename,
-    write_safetensors,
-)
+from .lora_kinds import refuse_other_kinds
+from .lora_names import place
+from .lora_source import CONFIG, FILE_NAME, Source, option, read_source, require_plain
+from .weights import StoredTensor, WeightsError, write_safetensors
 
-FILE_NAME = "pytorch_lora_weights.safetensors"  # inside a folder, as diffusers names it
+__all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
+
 FORMATS = ("diffusers", "kohya")
-LISTED = 4  # names per kind in an error
+LISTED, LONGEST = 4, 160  # names per kind in an error, letters of one
 ADAPTER_KEY = "lora_adapter_metadata"
 OWN_KEY = "jstyle_lora"
-PREFIXES = {
-    "unet.": "unet",
-    "text_encoder.": "text_encoder",
-    "lora_unet_": "unet",
-    "lora_te_": "text_encoder",
-}
-SUFFIXES = {
-    ".lora.down.weight": "down",
-    ".lora.up.weight": "up",
-    ".lora_A.weight": "down",
-    ".lora_B.weight": "up",
-    ".lora_linear_layer.down.weight": "down",
-    ".lora_linear_layer.up.weight": "up",
-    ".lora_down.weight": "down",
-    ".lora_up.weight": "up",
-    ".alpha": "alpha",
-}
-RULES = (
-    Rule(r"^(?=(down_blocks|mid_block|up_blocks)\.)", "unet.", "files of a UNet alone"),
-    Rule(r"\.processor\.to_(q|k|v)_lora\.", r".to_\1.lora.", "attention processors, early 2023"),
-    Rule(r"\.processor\.to_out_lora\.", ".to_out.0.lora.", "attention processors, early 2023"),
-)
-REFUSED = ("use_dora", "use_rslora", "fan_in_fan_out", "lora_bias")  # peft options that change sums
+BUNDLED = "bundle_emb."  # embeddings that travel in a kohya file
+PLAIN_NAME = re.compile(r"[\w.]+")
 
 
 class Factors(NamedTuple):
@@ -73,7 +47,8 @@ class Factors(NamedTuple):
 @dataclass(frozen=True)
 class LoRAFile:
     """A file that was understood completely. `parts`: "unet" or "text_encoder" -> layer -> factors;
-    layers are named as in the file. `base`: facts about the model it was made for, {} if unknown.
+    layers are named as in the model. `base`: facts about the model it was made for, {} if unknown.
+    `keys` were taken of `total`. `files`: all that was read. `notes`: what a user should know.
     """
 
     path: Path
@@ -81,25 +56,45 @@ class LoRAFile:
     base: dict
     metadata: dict[str, str]
     keys: int
+    total: int
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_lora(path: Path | str) -> LoRAFile:
-    """Read a file of either format, or FILE_NAME in a folder.
+    """Read a LoRA of any spelling, from a file or a folder that holds one.
 
-    Raises WeightsError for what is no LoRA: another format, a key that is not understood, one
-    factor without the other, values that are not finite.
+    Raises WeightsError for what is no LoRA: another kind of adapter, a whole model, a key that is
+    not understood, one factor without the other, values that are not finite.
     """
-    path = Path(path)
-    path = path / FILE_NAME if path.is_dir() else path
-    tensors, metadata = read_safetensors(path), read_metadata(path)
+    source = read_source(path)
+    path = source.path
+    refuse_other_kinds(path, source.tensors)
+    bundled = sorted({k.split(".")[1] for k in source.tensors if k.startswith(BUNDLED)})
+    tensors = {k: v for k, v in source.tensors.items() if not k.startswith(BUNDLED)}
+    found = _roles(path, tensors)
+    adapter, own = (_header(path, source.metadata, key) for key in (ADAPTER_KEY, OWN_KEY))
+    parts: dict[str, dict[str, Factors]] = {}
+    for (part, layer), roles in found.items():
+        parts.setdefault(part, {})[layer] = _factors(
+            path, roles, {**adapter, **source.adapter}, part, layer
+        )
+    notes = (*source.notes, *_notes(source, parts, found, bundled))
+    own = own.get("base", {})
+    counts = len(tensors), len(source.tensors)
+    return LoRAFile(path, parts, own, source.metadata, *counts, source.files, notes)
+
+
+def _roles(path: Path, tensors: Mapping) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+    """(part, layer) -> role -> values. Raises WeightsError for keys that do not belong to a LoRA"""
     found: dict[tuple[str, str], dict[str, np.ndarray]] = {}
     left_over = []
     for key, stored in tensors.items():
-        part, layer, role = _place(rename(key, RULES))
-        if part is None or role in found.setdefault((part, layer), {}):
+        placed = place(key)
+        if placed is None or placed.role in found.setdefault(placed[:2], {}):
             left_over.append(key)
         else:
-            found[part, layer][role] = _values(path, key, stored)
+            found[placed[:2]][placed.role] = _values(path, key, stored)
     if left_over or not tensors:
         what = f"{len(left_over)} of {len(tensors)} keys are left over: {listing(left_over)}"
         raise WeightsError(f"{path}: {what if tensors else 'no tensors'}; {_known()}")
@@ -108,29 +103,12 @@ def read_lora(path: Path | str) -> LoRAFile:
         raise WeightsError(
             f"{path}: {len(half)} layers lack a factor or the two disagree: {listing(half)}"
         )
-    adapter, own = (_header(path, metadata, key) for key in (ADAPTER_KEY, OWN_KEY))
-    parts: dict[str, dict[str, Factors]] = {}
-    for (part, layer), roles in found.items():
-        down, up = roles["down"], roles["up"]
-        if "alpha" in roles:
-            alpha = roles["alpha"].item()
-        else:
-            alpha = _header_alpha(path, adapter, part, layer, len(down))
-        parts.setdefault(part, {})[layer] = Factors(down, up, alpha)
-    return LoRAFile(path, parts, own.get("base", {}), metadata, len(tensors))
+    return found
 
 
-def _place(key: str) -> tuple[str | None, str, str]:
-    """(part, layer, role) that a key speaks of; (None, "", "") if it is not understood."""
-    prefix = next((p for p in PREFIXES if key.startswith(p)), None)
-    suffix = next((s for s in SUFFIXES if key.endswith(s)), None)
-    if prefix is None or suffix is None:
-        return None, "", ""
-    return PREFIXES[prefix], key[len(prefix) : -len(suffix)], SUFFIXES[suffix]
-
-
-def _values(path: Path, key: str, stored: StoredTensor) -> np.ndarray:
-    values = stored.array().astype(np.float32)
+def _values(path: Path, key: str, stored: StoredTensor | np.ndarray) -> np.ndarray:
+    values = stored.array() if isinstance(stored, StoredTensor) else stored
+    values = values.astype(np.float32)
     if not np.isfinite(values).all():
         raise WeightsError(f"{path}: {key} holds values that are not finite")
     return values
@@ -138,47 +116,97 @@ def _values(path: Path, key: str, stored: StoredTensor) -> np.ndarray:
 
 def _whole(roles: Mapping[str, np.ndarray]) -> bool:
     """Both factors are there, are matrices or kernels, and agree about the rank."""
-    down, up = roles.get("down"), roles.get("up")
+    down, up, mid = (roles.get(role) for role in ("down", "up", "mid"))
     if down is None or up is None or roles.get("alpha", np.zeros(1)).size != 1:
         return False
-    return down.ndim == up.ndim and down.ndim in (2, 4) and down.shape[0] == up.shape[1] > 0
+    if {down.ndim, up.ndim} - {2, 4} or up.shape[2:] not in ((), (1, 1)) or down.size == 0:
+        return False
+    if mid is None:
+        return down.shape[0] == up.shape[1]
+    inner = mid.ndim == 4 and mid.shape[:2] == (up.shape[1], down.shape[0])
+    return inner and down.shape[2:] in ((), (1, 1))
+
+
+def _factors(path: Path, roles: Mapping, adapter: Mapping, part: str, layer: str) -> Factors:
+    down, up = roles["down"], roles["up"]
+    if "mid" in roles:  # a kernel between the factors: one with the factor before it is the same
+        pixel = down.reshape(down.shape[:2]).astype(np.float64)
+        down = np.einsum("abhw,bi->aihw", roles["mid"].astype(np.float64), pixel)
+        down = down.astype(np.float32)
+    if down.ndim == 4 and up.ndim == 2:
+        up = up[:, :, None, None]
+    elif down.ndim == 2 and up.ndim == 4:
+        down = down[:, :, None, None]
+    require_plain(path, adapter, part)
+    if "alpha" in roles:
+        return Factors(down, up, roles["alpha"].item())
+    return Factors(down, up, _told_alpha(path, adapter, part, layer, len(down)))
 
 
 def _header(path: Path, metadata: Mapping[str, str], key: str) -> dict:
     try:
         value = json.loads(metadata.get(key, "{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path}: {key} in the header is not JSON ({error})") from error
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: {key} in the header is not an object")
     return value
 
 
-def _header_alpha(path: Path, adapter: dict, part: str, layer: str, rank: int) -> float:
-    """Alpha by the header, with peft's rule for exceptions; the rank if it says nothing."""
-
-    def option(name: str):
-        return adapter.get(f"{part}.{name}", adapter.get(name))
-
-    for name in REFUSED:
-        if option(name):
-            raise WeightsError(f"{path}: {name} is not supported; only plain LoRA is")
+def _told_alpha(path: Path, adapter: Mapping, part: str, layer: str, rank: int) -> float:
+    """Alpha by the header or peft's file, with peft's rule for exceptions; the rank if neither
+    says it. With use_rslora the sum is scaled by alpha / sqrt(rank)."""
     try:
-        for pattern, alpha in (option("alpha_pattern") or {}).items():
-            if re.match(rf"(.*\.)?({pattern.removeprefix('^')})$", layer):
-                return float(alpha)
-        return float(rank if option("lora_alpha") is None else option("lora_alpha"))
+        alpha = option(adapter, part, "lora_alpha")
+        for pattern, exception in (option(adapter, part, "alpha_pattern") or {}).items():
+            if _matches(pattern.removeprefix("^"), layer):
+                alpha = exception
+                break
+        alpha = float(rank if alpha is None else alpha)
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha {alpha}")
     except (AttributeError, TypeError, ValueError, re.error) as error:
-        raise WeightsError(f"{path}: {ADAPTER_KEY} in the header: {error}") from error
+        told = f"{ADAPTER_KEY} in the header or {CONFIG}"
+        raise WeightsError(f"{path}: alpha by {told}: {error}") from error
+    return alpha * math.sqrt(rank) if option(adapter, part, "use_rslora") else alpha
+
+
+def _matches(pattern: str, layer: str) -> bool:
+    """peft's rule: the pattern describes the end of the layer's name."""
+    if PLAIN_NAME.fullmatch(pattern):
+        return f".{layer}".endswith(f".{pattern}")
+    if re.search(r"[)][*+{]", pattern) or len(re.findall(r"[*+{]", pattern)) > 2:
+        raise ValueError(f"the pattern {pattern[:80]} can take for ever")
+    return re.match(rf"(.*\.)?({pattern})$", layer) is not None
+
+
+def _notes(source: Source, parts: Mapping, found: Mapping, bundled: list[str]) -> list[str]:
+    notes = []
+    if bundled:
+        notes.append(
+            f"its bundled embedding {listing(bundled)} is left out, as embeddings are not taken; "
+            "the LoRA is taken"
+        )
+    folded = sum("mid" in roles for roles in found.values())
+    if folded:
+        notes.append(f"{folded} layers have a lora_mid, which is folded into their lora_down")
+    endings = {layer.rpartition("attn1.")[2] for layer in parts.get("unet", {})}
+    if source.pickled and {"to_q", "to_k", "to_v"} <= endings and "to_out.0" not in endings:
+        notes.append(
+            "to_q, to_k and to_v are there and to_out.0 is not: JDiffusion's example trains it and "
+            "does not write it, so results differ from those at the end of such a training"
+        )
+    return notes
 
 
 def listing(names: list[str]) -> str:
     rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    shown = ("".join(c if c.isprintable() else "?" for c in n[:LONGEST]) for n in names[:LISTED])
+    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _known() -> str:
-    return f"known are {' and '.join(FORMATS)} files of LoRAs for the UNet and the text encoder"
+    return f"known are {', '.join(FORMATS)} and peft files of LoRAs for the UNet and text encoder"
 
 
 def write_lora(

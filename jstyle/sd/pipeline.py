@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, weights
+from . import hub, samplers, sampling, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
+from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
-from .noise import gaussian
+from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
+from .samplers.options import Sampling
 from .schedule import Schedule
 from .startup import jt
 from .tokenizer import Tokenizer
@@ -59,8 +63,10 @@ class StableDiffusion:
         schedule: Schedule,
         name: str = "model",
         tokenizer_folder: Path | None = None,
+        own_sampler: tuple[str, str | None] = ("ddim", None),
     ):
         """tokenizer_folder: where `save_pretrained` copies the tokenizer's files from.
+        own_sampler: the sampler and sigmas that the model's scheduler file asks for.
 
         Raises ConfigError if the parts do not fit together.
         """
@@ -72,7 +78,7 @@ class StableDiffusion:
             )
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
-        self.tokenizer_folder = tokenizer_folder
+        self.tokenizer_folder, self.own_sampler = tokenizer_folder, own_sampler
 
     @classmethod
     def from_pretrained(
@@ -142,6 +148,11 @@ class StableDiffusion:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     @property
+    def picture_size(self) -> int:
+        """Side in pixels of the pictures that the model was trained on."""
+        return self.unet.config.sample_size * self.vae_scale
+
+    @property
     def size_multiple(self) -> int:
         """Heights and widths of images must be multiples of this: every level halves evenly."""
         return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
@@ -171,44 +182,70 @@ class StableDiffusion:
         with jt.no_grad():
             return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
 
-    def denoise(
+    def plan(
+        self,
+        num_steps: int,
+        sampler: str | None = None,
+        sigmas: str | None = None,
+        eta: float = 0.0,
+    ) -> samplers.Plan:
+        """The noise levels and steps of a sampler; None: the model's own, from its scheduler file.
+
+        Raises ValueError for what the sampler or the schedule does not admit.
+        """
+        if sampler is None:
+            sampler, own = self.own_sampler
+            sigmas = own if sigmas is None else sigmas
+        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
+
+    def resolved(self, how: Sampling) -> Sampling:
+        """`how` with the sampler named, where it left that to the model."""
+        if how.sampler is not None:
+            return how
+        sampler, sigmas = self.own_sampler
+        return replace(how, sampler=sampler, sigmas=how.sigmas or sigmas)
+
+    def sample(
         self,
         z: jt.Var,
         context: jt.Var,
         num_steps: int,
+        *,
+        sampler: str | None = "ddim",
+        sigmas: str | None = None,
+        eta: float = 0.0,
         guidance: float = 1.0,
         negative_context: jt.Var | None = None,
-        before_step: Callable[[int], None] | None = None,
+        rescale: float = 0.0,
+        noise: Callable | None = None,
         start: int = 0,
-    ) -> Iterator[tuple[int, jt.Var]]:
-        """DDIM sampling (eta 0): yield (t, z) after each step, z one level below t. Waits per step.
+        beside: Callable | None = None,
+        conditions: Sequence[Condition] = (),
+        evaluated: Callable[[], object] = lambda: None,
+    ) -> Iterator[tuple[float, jt.Var]]:
+        """Sampling: yield (t, z) after each step, z one level below t. Waits per step.
 
-        z: (B, 4, h, w) noise, or latents at the level of timesteps(num_steps)[start].
-        context, negative_context: (B, tokens, D), or one row for all. Guidance needs a negative
-        context; with guidance 1 or without one, the UNet runs once per latent.
-        before_step(t) is called before the UNet sees timestep t.
+        z: (B, 4, h, w) standard normal, or latents at the level of step `start`. sampler, sigmas,
+        eta: see `plan`. noise(i, shape): the i-th noise that a stochastic sampler injects; None:
+        that of the seeds 0, 1, ... evaluated(): called for every evaluation of the network that a
+        step took. context, guidance, negative_context, rescale, beside, conditions: see
+        Denoiser.
         """
-        timesteps = self.schedule.timesteps(num_steps)
-        if not 0 <= start <= len(timesteps):
-            raise ValueError(f"start must be in 0..{len(timesteps)}, got {start}")
-        guided = guidance != 1.0 and negative_context is not None
-        contexts = [negative_context, context] if guided else [context]
-        context = jt.concat([_rows(c, z.shape[0]) for c in contexts])
-        for t in map(int, timesteps[start:]):
-            if before_step is not None:
-                before_step(t)
-            with jt.no_grad():  # not around the yield: the caller's code is not ours to switch
-                z = self._step(z, t, context, num_steps, guidance if guided else None)
-                z.sync()
-            yield t, z
+        plan = self.plan(num_steps, sampler, sigmas, eta)
+        denoiser = Denoiser(self, context, guidance, negative_context, rescale, beside, conditions)
+        drawn = InjectedNoise(range(z.shape[0])) if noise is None else noise
+        injected = lambda i, shape: jt.array(drawn(i, shape))  # noqa: E731
+        return sampling.sample(denoiser, plan, z, injected, start, evaluated)
 
-    def _step(self, z, t: int, context, num_steps: int, guidance: float | None):
-        if guidance is None:
-            out = self.unet(z, t, context)
-        else:
-            without, out = self.unet(jt.concat([z, z]), t, context).chunk(2)
-            out = without + guidance * (out - without)
-        return self.schedule.step(out, z, t, num_steps)
+    def invert(
+        self, z: jt.Var, context: jt.Var, num_steps: int, sampler: str = "ddim"
+    ) -> Iterator[tuple[float, jt.Var]]:
+        """Inversion of z (B, 4, h, w), a clean scaled latent: yield (t, z at level t) per step,
+        from the clean end. context: (B, tokens, D), usually of the empty prompt.
+
+        Raises ValueError for a sampler that cannot be inverted.
+        """
+        return sampling.invert(Denoiser(self, context), self.plan(num_steps, sampler), z)
 
     def generate(
         self,
@@ -221,34 +258,36 @@ class StableDiffusion:
         width: int | None = None,
         progress: Callable[[int, int], None] | None = None,
         rng: str = NUMPY,
+        sampler: str | None = None,
+        sigmas: str | None = None,
+        eta: float = 0.0,
+        rescale: float = 0.0,
     ) -> jt.Var:
         """Images (B, 3, H, W) in [-1, 1] for one prompt or several; image i has the seed seed + i.
 
         rng: where the noise of a seed comes from, see jstyle/sd/rng. With "torch-cpu" diffusers,
         given a list of CPU generators with these seeds, starts from the same.
         height, width: default to the size the model was trained at. guidance 1 switches guidance
-        (and with it `negative`) off. progress(done, num_steps) is called after every step.
+        (and with it `negative`) off. progress(done, all) counts evaluations of the network, of
+        which a step may take several; all is None where the sampler chooses its steps.
+        sampler, sigmas, eta: see `plan`. rescale: see Denoiser.
         Raises ValueError for a size, prompt, seed, step count or guidance that cannot be.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         if not prompts or not all(isinstance(p, str) for p in (*prompts, negative)):
             raise ValueError(f"prompt must be text or a list of texts, got {prompt!r}")
-        steps = self.schedule.config.num_train_timesteps
-        if not 1 <= num_steps <= steps:
-            raise ValueError(f"num_steps must be in 1..{steps}, got {num_steps}")
-        if not (np.isfinite(guidance) and guidance >= 0):
-            raise ValueError(f"guidance must be a number, at least 0, got {guidance}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
+        how = Sampling(num_steps, guidance, sampler, sigmas, eta, rescale, rng)
         z = self.noise(len(prompts), seed, height, width, rng)
         context = self.encode_text(prompts)
         negative_context = None if guidance == 1.0 else self.encode_text([negative])
-        loop = self.denoise(z, context, num_steps, guidance, negative_context)
-        for i, (_, step) in enumerate(loop, 1):
-            z = step
-            if progress is not None:
-                progress(i, num_steps)
-        return self.decode(z)
+        noise = InjectedNoise(range(seed, seed + len(prompts)), rng)
+        options = {**how.walk(), "negative_context": negative_context, "noise": noise}
+        done, total = count(1), self.plan(num_steps, sampler, sigmas, eta).evaluations
+        if progress is not None:
+            options["evaluated"] = lambda: progress(next(done), total)
+        return self.decode(sampling.last(self.sample(z, context, num_steps, **options), z))
 
     def noise(
         self,
@@ -259,8 +298,7 @@ class StableDiffusion:
         rng: str = NUMPY,
     ) -> jt.Var:
         """Start latents (count, 4, h, w) for images of height x width pixels, each of its seed."""
-        default = self.unet.config.sample_size * self.vae_scale
-        height, width = (default if size is None else size for size in (height, width))
+        height, width = (self.picture_size if size is None else size for size in (height, width))
         self.check_size(height, width)
         shape = (self.unet.config.in_channels, height // self.vae_scale, width // self.vae_scale)
         return jt.array(np.stack([gaussian(shape, seed + i, rng) for i in range(count)]))
@@ -270,12 +308,6 @@ class StableDiffusion:
         for name, size in (("height", height), ("width", width)):
             if size < 1 or size % self.size_multiple:
                 raise ValueError(f"{name} must be a multiple of {self.size_multiple}, got {size}")
-
-
-def _rows(context: jt.Var, batch: int) -> jt.Var:
-    if context.shape[0] not in (1, batch):
-        raise ValueError(f"{context.shape[0]} contexts for {batch} latents; give 1 or {batch}")
-    return context if context.shape[0] == batch else context.repeat(batch, 1, 1)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -4,26 +4,36 @@ from __future__ import annotations
 
 import contextlib
 import platform
+from collections.abc import Iterator
 from importlib import metadata
 
 from . import cuda
 from .startup import jt
 
 
+def resolved(device: str) -> str:
+    """ "cpu" or "cuda"; for "auto" the better that is there."""
+    if device == "auto":
+        return "cuda" if jt.has_cuda else "cpu"
+    return device
+
+
 @contextlib.contextmanager
-def use(device: str):
-    """Run on "cpu" or "cuda" inside the block; afterwards the previous device is back.
+def use(device: str) -> Iterator[str]:
+    """Run on "cpu", "cuda" or the better that is there ("auto") inside the block; yields which.
+    Afterwards the previous device is back.
 
     Raises ValueError for another name, or for "cuda" where Jittor was built without it.
     """
+    device = resolved(device)
     if device not in ("cpu", "cuda"):
-        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+        raise ValueError(f"device must be cpu, cuda or auto, got {device!r}")
     if device == "cuda" and not jt.has_cuda:
         raise ValueError(f"device cuda is not available here: {_why_no_cuda()}; use cpu")
     before = jt.flags.use_cuda
     jt.flags.use_cuda = int(device == "cuda")
     try:
-        yield
+        yield device
     finally:
         jt.flags.use_cuda = before
 

@@ -131,6 +131,7 @@ class UNet2DConditionModel(nn.Module):
         self.conv_norm_out = GroupNorm(cfg.norm_num_groups, widths[0], cfg.norm_eps, silu=True)
         self.conv_out = Conv2d(widths[0], cfg.out_channels, 3, padding=1)
         self._sites = _name_sites(self)
+        self.facts = None  # of the evaluation that runs, see facts.py
 
     def execute(self, z, t, context):
         """z: (B, C, h, w), h and w multiples of 2**(levels - 1); t: an int or B of them, 0..T-1;
@@ -146,10 +147,15 @@ class UNet2DConditionModel(nn.Module):
         for block in self.down_blocks:
             x, more = block(x, temb, context)
             skips += more
-        x = self.mid_block(x, temb, context)
+        skips, x = self.residuals(skips, self.mid_block(x, temb, context))
         for block in self.up_blocks:
             x = block(x, skips, temb, context)
         return self.conv_out(self.conv_norm_out(x))
+
+    def residuals(self, skips: list, x):
+        """What the up blocks start from: the skip connections, outermost first, and the middle
+        block's output. Hooks add to them here."""
+        return skips, x
 
     def _time(self, t, batch: int):
         cfg = self.config

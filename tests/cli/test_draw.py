@@ -26,7 +26,7 @@ def test_draw_refuses_in_one_line_before_writing(tmp_path, capsys):
     assert len(errors) == 2 and "starr" in errors[0] and "count must be at least 1" in errors[1]
     assert not out.exists()
     (tmp_path / "file").touch()
-    assert main(["draw", "--out", str(tmp_path / "file"), "--object", "star"]) == 1
+    assert main(["draw", "--out", str(tmp_path / "file"), "--object", "star"]) == 2
 
 
 def test_several_objects_take_turns(tmp_path):

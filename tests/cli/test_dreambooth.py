@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -241,7 +242,7 @@ def assert_refused(done, command, *expected):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        ((), ("required", "instance_dir", "out")),
+        ((), ("required", "instance_dir")),
         (
             ("--instance-prompt", "a", "--steps", "many"),
             ("--steps must be an integer, got 'many'",),
@@ -259,6 +260,29 @@ def test_train_refuses_options_in_one_line(tmp_path, call, words, expected):
     given = ("--instance-dir", "in", "--out", "out") if words or "captions" in expected[0] else ()
     assert_refused(call("train", *given, *words, cwd=tmp_path), "train", *expected)
     assert not (tmp_path / "out").exists()
+
+
+def test_train_without_a_folder_is_refused(tmp_path, call):
+    done = call("train", "--instance-dir", "in", "--instance-prompt", "a", cwd=tmp_path)
+    assert_refused(done, "train", "out is required", "--config RUN/config.json")
+
+
+def test_a_run_that_was_moved_paints_goes_on_and_leaves_its_old_place_alone(trained, call):
+    folder, _ = trained
+    shutil.copytree(folder / "run", folder / "elsewhere" / "renamed")
+    moved = "elsewhere/renamed"
+    for run, out in (("run", "here"), (moved, "there")):
+        words = ("--run", run, "--prompts", "a cup", "--steps", 2, "--out", out)
+        done = call("generate", *words, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    assert (folder / "here" / "a cup.png").read_bytes() == (
+        folder / "there" / "a cup.png"
+    ).read_bytes()
+    before = {path: path.read_bytes() for path in (folder / "run").rglob("*") if path.is_file()}
+    config = f"{moved}/config.json"
+    done = call("train", "--config", config, "--steps", 5, "--resume", "auto", cwd=folder)
+    assert done.returncode == 0 and f"step 5: {moved}/step-000005" in done.stdout, done.stderr
+    assert {p: p.read_bytes() for p in (folder / "run").rglob("*") if p.is_file()} == before
 
 
 def test_what_is_not_a_run_or_not_saved_is_refused(trained, call, tmp_path):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
+from jdreambooth.cli import main as jdreambooth
+from jstyle.cli import main as jstyle_here
 from jstyle.sd import lora
 from jstyle.sd.startup import jt
 from tests import tiny
+from tests.contests import make_contest
+from tests.loras import diffusers_name, kohya_on_ldm, peft_both, respelled, torch_zip, write_peft
 
 from .conftest import names_in
 from .test_bad_input import assert_refused
@@ -113,5 +120,68 @@ def test_a_lora_that_cannot_be_used_is_one_line(
     refuse(bad, bad, "cut short")
     refuse(f"{good}:much", "much", "must be a number")
     refuse(loras / "sd1_diffusers.safetensors", "made for another model, tiny sd1")
-    refuse(model / "unet" / "diffusion_pytorch_model.safetensors", "keys are left over")
+    refuse(model / "unet" / "diffusion_pytorch_model.safetensors", "is a whole UNet, not a plain")
+    mark, evil = tmp_path / "ran", tmp_path / "evil.bin"
+    evil.write_bytes(pickle.dumps({"unet.x.lora.up.weight": Evil(mark)}))
+    refuse(evil, evil, "asks for posix.system; only tensors are read")
+    assert not mark.exists()
     assert not [name for name in names_in(tmp_path) if name.endswith(".json")]
+
+
+class Evil:
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_files_of_other_programs_give_the_picture_of_the_plain_one(picture, loras, tmp_path):
+    plain = loras / "sd2_diffusers.safetensors"
+    wanted, _ = picture("wanted.png", "--lora", plain)
+    tensors = respelled(plain, diffusers_name)
+    (tmp_path / "style_00").mkdir()
+    for part in lora.PARTS:
+        mine = {n: v for n, v in respelled(plain, peft_both).items() if n.startswith(part)}
+        mine = {n.removeprefix(f"{part}."): v for n, v in mine.items()}
+        write_peft(tmp_path / "peft" / part, mine, r=2, lora_alpha=3)
+    again, said = picture("peft.png", "--lora", tmp_path / "peft")
+    assert (again == wanted).all() and "280 of 280 keys applied, weight 1" in said
+
+    torch_zip(tmp_path / "style_00" / "pytorch_lora_weights.bin", tensors, checksum=0)
+    bare, said = picture("bin.png", "--lora", f"{tmp_path / 'style_00'}:1.5")  # alpha 3 of rank 2
+    assert (bare == wanted).all() and "280 of 280 keys applied, weight 1.5" in said
+    record = json.loads((tmp_path / "bin.json").read_text())
+    assert record["model"]["loras"][0]["file"].endswith("style_00/pytorch_lora_weights.bin")
+
+
+def test_import_writes_one_plain_file_and_tells_its_parts(loras, tmp_path, capsys):
+    plain, out = loras / "sd2_diffusers.safetensors", tmp_path / "new" / "out.safetensors"
+    torch_zip(tmp_path / "k.bin", respelled(plain, kohya_on_ldm), checksum=0)
+    assert jdreambooth(["import", str(tmp_path / "k.bin"), "--out", str(out)]) == 0
+    unet, text, wrote = capsys.readouterr().out.splitlines()
+    assert unet == "unet: 128 layers, rank 2, alpha 2" and wrote == f"wrote {out}"
+    assert text == "text_encoder: 12 layers, rank 2, alpha 2"
+    first, back = load_file(plain), load_file(out)
+    assert first.keys() == back.keys() and all((first[n] == back[n]).all() for n in first)
+
+    mark, evil = tmp_path / "ran", tmp_path / "evil.bin"
+    evil.write_bytes(pickle.dumps({"x": Evil(mark)}))
+    assert jdreambooth(["import", str(evil), "--out", str(tmp_path / "o.safetensors")]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and len(said.err.splitlines()) == 1
+    assert said.err.startswith(f"jdreambooth import: error: {evil}: asks for posix.system")
+    assert not mark.exists() and not (tmp_path / "o.safetensors").exists()
+
+
+def test_weights_of_a_metric_that_would_run_a_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    root, result = make_contest(tmp_path)
+    mark, weights = tmp_path / "ran", tmp_path / "w"
+    weights.mkdir()
+    (weights / "RN50.pt").write_bytes(pickle.dumps({"x": Evil(mark)}))
+    code = jstyle_here(["score", str(result), str(root), "--weights", str(weights), "--quiet"])
+    said = capsys.readouterr().err.splitlines()
+    assert code == 2 and len(said) == 1, said
+    assert f"{weights / 'RN50.pt'}: asks for posix.system; only tensors are read" in said[0]
+    assert not mark.exists()

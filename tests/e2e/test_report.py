@@ -154,6 +154,17 @@ def test_an_unfinished_run_shows_what_there_is(finished, tmp_path):
     assert "<th>HIST</th>" not in text
 
 
+def test_a_page_of_somebody_else_is_replaced_only_if_asked(finished, tmp_path):
+    page, folder = tmp_path / "index.html", finished.record.out.folder
+    page.write_text("<!doctype html>mine")
+    with pytest.raises(ValueError, match="index.html: is there already .* --overwrite"):
+        write_report(folder, page)
+    write_report(folder, page, overwrite=True)
+    first = page.read_bytes()
+    write_report(folder, page)
+    assert b"mine" not in first and page.read_bytes() == first
+
+
 def test_names_cannot_leave_their_place_on_the_page(finished, tmp_path):
     folder, root = tmp_path / "out", tmp_path / "root"
     shutil.copytree(finished.record.out.folder, folder)

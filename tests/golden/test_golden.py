@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from jstyle.adain import adain
 from jstyle.features import FeatureBank
 from jstyle.injection import StyleInjector
+from jstyle.sd.facts import Facts, Row
+from jstyle.sd.hooks import AttentionCall
 from jstyle.sd.kernels import attend
 from jstyle.sd.schedule import Schedule, ScheduleConfig
 from jstyle.sd.startup import jt
@@ -43,8 +47,8 @@ def test_injected_attention_is_that_of_torch(golden):
     for part, value in zip("qkv", (q_c, k_s, v_s), strict=True):
         bank[part, "site", 41] = value
     injector = StyleInjector(bank, bank, make_golden.GAMMA, make_golden.TAU)
-    injector.at(41)
-    out = attend(*injector("site", q, q, q), scale=q.shape[-1] ** -0.5)
+    plain = partial(attend, scale=q.shape[-1] ** -0.5)
+    out = injector(AttentionCall("site", Facts(41, 0, (Row(0),)), plain), q, q, q)
     assert_close("golden", out.numpy(), golden["attention/out"])
 
 

@@ -8,6 +8,7 @@ import pytest
 from jstyle.sd import lora
 from jstyle.sd.startup import jt
 from tests import tiny
+from tests.loras import diffusers_name, kohya_on_ldm, old_diffusers, respelled
 from tests.tolerances import assert_close, rel_l2
 
 IDS = [[0, 5, 70, 31, 2, 2, 2, 2], [0, 9, 2, 2, 2, 2, 2, 2]]
@@ -158,3 +159,94 @@ def test_gradients_of_the_factors_are_those_of_peft(pair):
         np.concatenate([g.ravel() for g in side]) for side in ([v.numpy() for v in got], wanted)
     ]
     assert_close("lora.gradient", *joined)
+
+
+def saved_plain(ours, path):
+    """A diffusers file of a LoRA on the attention of both parts, alpha the rank; ours is plain."""
+    lora.save_lora(path, ours, add_drawn(ours, "attention", rank=3, alpha=3.0))
+    for part in lora.PARTS:
+        lora.remove_lora(getattr(ours, part))
+    return path
+
+
+@pytest.mark.parametrize("spell", [old_diffusers, kohya_on_ldm], ids=lambda spell: spell.__name__)
+def test_other_spellings_mean_what_diffusers_takes_them_for(pair, spell, tmp_path):
+    from safetensors.numpy import save_file
+
+    ours, theirs = pair
+    plain = outputs(ours)[0]
+    tensors = respelled(saved_plain(ours, tmp_path / "plain"), spell)
+    path = tmp_path / "pytorch_lora_weights.safetensors"
+    save_file(tensors, path)
+    options = {"unet_config": theirs.unet.config} if spell is kohya_on_ldm else {}
+    theirs.load_lora_weights(tmp_path, **options)
+    lora.load_lora(ours, path)
+    for before, with_lora in zip(plain, compare(ours, theirs), strict=True):
+        assert rel_l2(with_lora, before) > 0.03
+
+
+def test_a_bin_of_diffusers_and_one_of_jittor_are_read(pair, tmp_path):
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    ours, theirs = pair
+    tensors = respelled(saved_plain(ours, tmp_path / "plain"), diffusers_name)
+    layers = {
+        f"{part}_lora_layers": {
+            name.removeprefix(f"{part}."): torch.from_numpy(values)
+            for name, values in tensors.items()
+            if name.startswith(part)
+        }
+        for part in lora.PARTS
+    }
+    StableDiffusionPipeline.save_lora_weights(tmp_path, **layers, safe_serialization=False)
+    theirs.load_lora_weights(tmp_path, weight_name="pytorch_lora_weights.bin")
+    assert lora.load_lora(ours, tmp_path / "pytorch_lora_weights.bin").applied == len(tensors)
+    unet, text = compare(ours, theirs)
+    for name in ("jittor.bin", "jittor.pkl"):  # a zip, a pickle of arrays
+        for part in lora.PARTS:
+            lora.remove_lora(getattr(ours, part))
+        jt.save({key: jt.array(values) for key, values in tensors.items()}, str(tmp_path / name))
+        lora.load_lora(ours, tmp_path / name)
+        again = outputs(ours)[0]
+        assert [a.tobytes() for a in again] == [unet.tobytes(), text.tobytes()]
+
+
+def test_folders_of_peft_mean_what_peft_takes_them_for(pair, tmp_path):
+    import torch
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    ours, theirs = pair
+    plain = outputs(ours)[0]
+    wrapped = {}
+    ranks = {"unet": {"to_q": 2}, "text_encoder": {"fc1": 4}}
+    alphas = {"unet": {"to_k": 7}, "text_encoder": {r"^(.*\.)?layers.0.mlp.fc2": 2.5}}
+    for part in lora.PARTS:
+        names = list(lora.select_layers(getattr(ours, part), "feed-forward")[1])
+        config = LoraConfig(
+            r=3,
+            lora_alpha=5,
+            use_rslora=True,
+            target_modules=names,
+            rank_pattern=ranks[part],
+            alpha_pattern=alphas[part],
+        )
+        model = get_peft_model(getattr(theirs, part), config)
+        with torch.no_grad():
+            for name, tensor in model.named_parameters():
+                if "lora_" in name:
+                    tensor.copy_(torch.from_numpy(draw(name, tensor.shape)))
+        model.save_pretrained(tmp_path / part)
+        wrapped[part] = model
+    try:
+        lora.load_lora(ours, tmp_path)
+        for before, with_lora in zip(plain, compare(ours, theirs), strict=True):
+            assert rel_l2(with_lora, before) > 0.03
+        for part in lora.PARTS:
+            lora.remove_lora(getattr(ours, part))
+            lora.load_lora(ours, tmp_path / part)
+        compare(ours, theirs)
+        assert all(isinstance(model, PeftModel) for model in wrapped.values())
+    finally:
+        for part, model in wrapped.items():
+            setattr(theirs, part, model.unload())

@@ -69,7 +69,7 @@ def test_the_loop_gives_the_same_latents(pair, guidance):
     ours, _ = pair
     context, negative = ours.encode_text(PROMPTS), ours.encode_text(["dark sea"])
     z = ours.noise(len(PROMPTS), SEED, *size_of(ours))
-    for _, step in ours.denoise(z, context, STEPS, guidance, negative):
+    for _, step in ours.sample(z, context, STEPS, guidance=guidance, negative_context=negative):
         z = step
     want = run_theirs(pair, guidance, "latent").numpy()
     assert_close("pipeline latents after 4 steps", z.numpy(), want)

@@ -17,6 +17,7 @@ from jstyle.sd import image
 from jstyle.sd.console import progress_bar
 from jstyle.sd.rng import mersenne
 from jstyle.sd.rng.torch_cpu import TorchCPU
+from jstyle.sd.samplers.options import Sampling
 from tests import tiny
 from tests.tolerances import assert_close
 
@@ -103,9 +104,11 @@ def test_pictures_of_diffusers_are_made_again_from_their_seeds(tiny_folder, tmp_
 
     prompts, seed, size = ["a star", "a cat"], 11, 64
     theirs = diffusers_pictures(prompts, seed, size, size)
-    how = {"steps": 3, "guidance": 5.0, "height": size, "width": size, "rng": "torch-cpu"}
+    how, sizes = Sampling(3, 5.0, rng="torch-cpu"), {"height": size, "width": size}
     bar, folder = progress_bar(Namespace(quiet=True), "eval"), str(tiny_folder("sd2"))
-    paths = generate(prompts, str(tmp_path / "out"), bar, seed, model=folder, device="cpu", **how)
+    paths = generate(
+        prompts, str(tmp_path / "out"), how, bar, seed, model=folder, device="cpu", **sizes
+    )
     for path, want in zip(paths, theirs, strict=True):
         shown = np.asarray(Image.open(path), np.int64)
         expected = image.to_uint8(want.transpose(2, 0, 1)[None])[0].astype(np.int64)

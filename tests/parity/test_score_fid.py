@@ -7,8 +7,8 @@ import pytest
 
 from jstyle.score.metrics import fid
 from jstyle.score.networks.inception import Inception
-from jstyle.score.torch_zip import read_tensors
 from jstyle.sd.startup import jt
+from jstyle.sd.torch_zip import read_tensors
 from tests.tolerances import assert_close
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from jstyle import JStyleID, StyleConfig
 from jstyle.injection import resolve_sites
-from jstyle.inversion import ddim_invert
+from jstyle.sd.hooks import around
 from jstyle.sd.startup import jt
 from tests.pictures import picture
 from tests.tiny import config, make_ours, make_theirs
@@ -50,18 +50,15 @@ class Pair:
 
     def sample(self, cfg):
         """(image, latents after every step) of our side."""
-        trail, denoise = [], self.ours.sd.denoise
+        trail = []
 
-        def watched(*args, **kwargs):
-            for t, z in denoise(*args, **kwargs):
+        def watched(call, *args, **kwargs):
+            for t, z in call(*args, **kwargs):
                 trail.append(z.numpy())
                 yield t, z
 
-        self.ours.sd.denoise = watched
-        try:
+        with around(self.ours.sd, "sample", watched):
             image = self.ours.stylize(self.content, self.style, cfg).numpy()
-        finally:
-            del self.ours.sd.denoise
         return image, trail
 
 
@@ -87,7 +84,7 @@ def test_the_inverted_latent_agrees_at_every_step(pair):
     with torch.no_grad():
         expected = pair.reference(cfg).invert(pair.content, None)
     z = sd.encode_image(jt.array(pair.content))
-    trail = [z.numpy() for _, z in ddim_invert(sd, z, sd.encode_text([""]), 50)]
+    trail = [z.numpy() for _, z in sd.invert(z, sd.encode_text([""]), 50)]
     for ours, theirs in zip(trail, expected, strict=True):
         assert_close("styleid.inverted_latent", ours, theirs.numpy())
 

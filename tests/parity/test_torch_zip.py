@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jstyle.score.torch_zip import TorchFileError, read_tensors
+from jstyle.sd.torch_zip import TorchFileError, read_tensors
 
 
 def tensors():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jdreambooth import parameters
 from jdreambooth.train import Run
+from jdreambooth.trainables.base import values_of
 from tests import tiny
 from tests.tolerances import TOLERANCES, rel_l2
 from tests.train.conftest import config, pictures  # noqa: F401 (fixtures)
@@ -120,15 +120,15 @@ def test_ten_steps_give_the_same_losses_and_tensors(case, config):  # noqa: F811
     kind, options = CASES[case]
     cfg = config(steps=STEPS, learning_rate=LR, size_px=SIZES[kind], **options)
     run = Run(cfg, None, None, tiny.make_ours(kind))
-    theirs = Theirs(kind, cfg, parameters.values_of(run.trained.parameters))
+    theirs = Theirs(kind, cfg, values_of(run.trained.parameters))
     losses, norms = np.zeros((2, STEPS)), np.zeros((2, STEPS))
     for step in range(STEPS):
         ours = run.step(step)
         losses[0, step], norms[0, step] = ours["loss"], ours["grad_norm"]
-        losses[1, step], norms[1, step] = theirs.step(run.data.batch(step, 0), run.contexts)
+        losses[1, step], norms[1, step] = theirs.step(run.data.batch(step, 0), run.trained.contexts)
     loss_error = np.abs(losses[0] / losses[1] - 1).max()
     norm_error = np.abs(norms[0] / norms[1] - 1).max()
-    got = parameters.values_of(run.trained.parameters)
+    got = values_of(run.trained.parameters)
     want = {name: p.detach().numpy() for name, p in theirs.trained.items()}
     error = {name: rel_l2(got[name], want[name]) for name in want}
     worst = max(error, key=error.get)

@@ -9,6 +9,7 @@ from jdreambooth import runs
 from jdreambooth.contest.folders import Out
 from jdreambooth.contest.task import Setup
 from jdreambooth.contest.worker import Worker
+from jdreambooth.trainables import find_trainable
 from jstyle.sd.startup import jt
 
 
@@ -26,9 +27,8 @@ def output(sd) -> np.ndarray:
 def test_a_lora_is_put_on_and_taken_off_without_a_trace(worker_and_setup, run, model):
     worker, setup = worker_and_setup
     before = output(worker.plain(setup))
-    found = runs.open_run(
-        run(sd=worker.plain(setup), steps=2, save_at=[1], model=str(model)).folder
-    )
+    sd = worker.for_training(setup, find_trainable("lora"))
+    found = runs.open_run(run(sd=sd, steps=2, save_at=[1], model=str(model)).folder)
     first, last = (output(worker.trained(setup, found, step)) for step in (1, 2))
     assert len({values.tobytes() for values in (before, first, last)}) == 3
     np.testing.assert_array_equal(output(worker.trained(setup, found, 1)), first)

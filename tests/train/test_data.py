@@ -10,6 +10,7 @@ from PIL import Image
 
 from jdreambooth import data, prior
 from jdreambooth.captions import CaptionError, make_captions, read_captions
+from jdreambooth.recipe import Recipe
 from jstyle.sd import image
 from tests import tiny
 from tests.train.conftest import make_pictures
@@ -149,8 +150,8 @@ def test_a_missing_caption_file(tmp_path):
 
 
 def make_class(sd, folder, count=2, prompts=("a cat", "a dog"), **options):
-    options = {"num_steps": 1, "guidance": 1.0, **options}
-    return prior.make_class_images(sd, folder, list(prompts), count, 32, 7, **options)
+    recipe = Recipe(seed=7, steps=1, guidance=1.0)
+    return prior.make_class_images(sd, folder, list(prompts), count, 32, recipe, **options)
 
 
 def test_class_pictures_are_made_once_and_completed_later(sd, tmp_path):

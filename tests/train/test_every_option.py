@@ -7,7 +7,9 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from jdreambooth.config import TrainConfig
 from jdreambooth.train import train
@@ -16,6 +18,7 @@ from tests import tiny
 from tests.train.conftest import make_pictures
 
 PRIOR = {"prior_weight": 1.0, "class_prompt": "a picture"}
+PAINTED = {**PRIOR, "class_steps": 3}
 TEXT = {"train_text_encoder": True}
 SAMPLES = {"sample_prompts", "sample_steps", "sample_guidance"}  # tests/cli, where they are drawn
 ELSEWHERE = {  # tests below, each of its own
@@ -57,6 +60,10 @@ CHANGES = {
     "ema_decay": (0.9, {}),
     "seed": (5, {}),
     "rng": ("torch-cpu", PRIOR),
+    "sampler": ("euler-a", PAINTED),
+    "sigmas": ("karras", {**PAINTED, "sampler": "euler-a"}),
+    "eta": (0.5, {**PAINTED, "sampler": "ddim"}),
+    "rescale": (0.7, {**PAINTED, "class_guidance": 9.0}),
     "checkpoint_every": (1, {}),
     "keep_checkpoints": (1, {"checkpoint_every": 1}),
 }
@@ -69,6 +76,8 @@ def outcome(folder: Path) -> dict[str, str]:
     found = {}
     for path in files:
         content = path.read_bytes()
+        if path.suffix == ".png":  # the record in it repeats the options
+            content = np.asarray(Image.open(path)).tobytes()
         if path.name == "state.json":
             content = json.loads(content)["sha256"].encode()
         if path.name == "pytorch_lora_weights.safetensors":  # its header repeats the config

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from jdreambooth import parameters
 from jdreambooth.checkpoint import load_state
 from jdreambooth.checkpointing import checkpointed
+from jdreambooth.trainables import find_trainable
+from jdreambooth.trainables.base import fill
+from jdreambooth.trainables.lora import FILE as LORA_FILE
 from jstyle.sd import lora, weights
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
@@ -104,10 +106,10 @@ def test_a_result_at_every_count_is_what_a_run_of_that_length_gives(run, tmp_pat
     short = run(out=str(tmp_path / "short"), steps=2)
     assert list(long.results) == [1, 2, 3]
     for folder in long.results.values():
-        assert (folder / parameters.LORA_FILE).is_file()
+        assert (folder / LORA_FILE).is_file()
 
     def tensors(report):
-        stored = weights.read_safetensors(report.results[2] / parameters.LORA_FILE)
+        stored = weights.read_safetensors(report.results[2] / LORA_FILE)
         return {name: t.array().tobytes() for name, t in stored.items()}
 
     assert tensors(long) == tensors(short)
@@ -122,12 +124,12 @@ def test_the_lora_file_gives_what_the_trained_model_gives(run):
         want = sd.unet(jt.array(z), 500, jt.array(context)).numpy()
         fresh = tiny.make_ours("sd2")
         plain = fresh.unet(jt.array(z), 500, jt.array(context)).numpy()
-        loaded = lora.load_lora(fresh, report.results[2] / parameters.LORA_FILE)
+        loaded = lora.load_lora(fresh, report.results[2] / LORA_FILE)
         got = fresh.unet(jt.array(z), 500, jt.array(context)).numpy()
     assert loaded.applied == loaded.total > 0
     np.testing.assert_array_equal(got, want)
     assert rel_l2(plain, want) > 1e-3
-    metadata = weights.read_metadata(report.results[2] / parameters.LORA_FILE)
+    metadata = weights.read_metadata(report.results[2] / LORA_FILE)
     assert metadata["step"] == "2" and json.loads(metadata["config"])["rank"] == 2
 
 
@@ -149,7 +151,7 @@ def test_results_hold_the_average_and_training_goes_on_with_the_values(run, tmp_
     assert not seen[0].any()  # before the first step
     for name, values in state_of(plain).items():
         np.testing.assert_array_equal(values, state_of(average)[name])
-    stored = weights.read_safetensors(average.results[2] / parameters.LORA_FILE)
+    stored = weights.read_safetensors(average.results[2] / LORA_FILE)
     saved = [t.array() for t in stored.values() if t.shape == seen[2].shape]
     assert any((values == seen[2]).all() for values in saved)
 
@@ -162,10 +164,10 @@ def first_lora(sd):
 def test_checkpointing_gives_the_same_gradients(part, config):
     sd = tiny.make_ours("sd1")
     cfg = config(train=part, train_text_encoder=True, targets="convolutions")
-    trained = parameters.choose(sd, cfg).parameters
+    trained = find_trainable(cfg.train)(sd, cfg).parameters
     for name, value in trained.items():
         if name.endswith("lora_B"):
-            parameters.fill(value, tiny.values_of(name, value.shape))
+            fill(value, tiny.values_of(name, value.shape))
     z = jt.array(np.random.default_rng(0).standard_normal((2, 4, 8, 16)).astype(np.float32))
     ids = sd.tokenizer(["a red hill", ""])
 

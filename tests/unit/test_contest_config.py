@@ -141,6 +141,7 @@ def test_the_name_of_the_style_stands_in_any_text(config):
         ("defaults: {train: {random_flip: 1}}", "random_flip must be true or false, got 1"),
         ("defaults: {generate: {guidance: true}}", "guidance must be number, got True"),
         ("defaults: {refine: {window: [1, x]}}", "window must be a list of integers or text"),
+        ("defaults: {refine: stylid}", "defaults: refine: method must be styleid, got 'stylid'"),
         ("defaults: {generate: no}", "generate cannot be left out"),
         ("defaults: {train: 5}", "train must hold options, or be true or false, got 5"),
         ("defaults: 5", "defaults must hold names with values"),
@@ -158,7 +159,6 @@ def test_what_is_wrong_is_named_when_the_file_is_read(config, text, told):
     "text, told",
     [
         ("{train: {steps: 0}}", "train: steps must be an integer of at least 1, got 0"),
-        ("{refine: stylid}", "refine: method must be styleid, got 'stylid'"),
         ("{refine: {preset: papr}}", "refine: preset must be one of paper, report"),
         ("{refine: {style_seed: -1}}", "style_seed must be at least 0"),
         ("{pick: {prompts: 1}}", "pick: prompts must be at least 2"),

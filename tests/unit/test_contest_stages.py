@@ -61,6 +61,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "gradient_checkpointing": True,
         "seed": 5,
         "rng": "torch-cpu",
+        "sampler": "euler",
+        "sigmas": "karras",
+        "eta": 0.5,
+        "rescale": 0.5,
     },
     "pick": {
         "seeds": 3,
@@ -74,6 +78,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "by": "score",
         "style_margin": 0.1,
         "rng": "torch-cpu",
+        "sampler": "euler",
+        "sigmas": "karras",
+        "eta": 0.5,
+        "rescale": 0.5,
         "prompts": 2,
     },
     "generate": {
@@ -85,6 +93,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "strength": 0.5,
         "template": "{prompt}",
         "rng": "torch-cpu",
+        "sampler": "euler",
+        "sigmas": "karras",
+        "eta": 0.5,
+        "rescale": 0.5,
     },
     "refine": {
         "steps": 3,
@@ -176,10 +188,13 @@ def test_another_value_of_an_option_makes_its_stage_due_and_no_earlier_one(conte
         if name == "train_text_encoder":
             value = True
         changed = left(contest, {**EVERYTHING, section: {**given, name: value}})
-        shared = name == "rng" or name == "seed" or name.startswith(("class_", "num_class"))
+        shared = name in PAINTED or name.startswith(("class_", "num_class"))
         first = "prior" if section == "train" and shared else section
         first = "pick" if name == "template" else first  # which paints the same texts
         assert changed == order[order.index(first) :], name
+
+
+PAINTED = ("rng", "seed", "sampler", "sigmas", "eta", "rescale")  # class pictures too
 
 
 def test_what_moves_nothing_makes_nothing_due(contest):
@@ -211,8 +226,8 @@ def test_the_contents_of_files_count_and_not_their_places(contest):
     image.save_png(contest / "elsewhere/00/images/0.png", picture)
     plan = make_plan(tasks)
     assert [row.stage for row in plan.todo] == ["train", "pick", "generate", "refine"]
-    assert plan.todo[0].state == "changed (references.0.png)"
-    assert plan.todo[1].state == "after train"
+    assert plan.todo[0].why == "changed (references.0.png)"
+    assert plan.todo[1].why == "after train"
 
 
 def test_a_file_that_is_gone_or_damaged_makes_its_stage_due(contest):
@@ -224,7 +239,7 @@ def test_a_file_that_is_gone_or_damaged_makes_its_stage_due(contest):
     assert left(contest) == ["generate", "refine"]
     path.write_bytes(kept[:-1])
     plan = make_plan(tasks_of(contest))
-    assert plan.todo[0].state == "outputs are missing or damaged"
+    assert plan.todo[0].why == "outputs are missing or damaged"
     path.write_bytes(kept)
     assert left(contest) == []
     (generated.folder / manifests.FILE).write_text("{")
@@ -248,11 +263,12 @@ def test_work_on_other_inputs_is_removed_and_the_same_is_kept(tmp_path):
     first = Manifest("generate", "00", "key", {})
     assert not manifests.open_folder(folder, first)
     (folder / "a.png").write_bytes(b"1")
-    for half in (folder / ".half.png", folder / "below/.half.png", folder / ".folder/a"):
-        half.parent.mkdir(exist_ok=True)
-        half.write_bytes(b"1")
+    half = ".jstyle-0123456789abcdef.part"
+    for name in (f"{half}.png", f"below/{half}.png", f"{half}/a", ".somebody's"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"1")
     assert manifests.open_folder(folder, first)
-    assert {p.name for p in folder.rglob("*")} == {"a.png", "below", manifests.FILE}
+    assert {p.name for p in folder.rglob("*")} == {"a.png", "below", ".somebody's", manifests.FILE}
     assert not manifests.open_folder(folder, Manifest("generate", "00", "another key", {}))
     assert {p.name for p in folder.iterdir()} == {manifests.FILE}
     assert [p.name for p in tmp_path.iterdir()] == ["stage"]
@@ -272,7 +288,7 @@ def test_a_class_picture_is_made_once_for_all_styles_that_want_it(contest):
     first, second = (stages_of(t)[0] for t in tasks_of(contest, styles=("00", "01")))
     assert first.folder == second.folder
     rows = make_plan(tasks_of(contest, styles=("00", "01"))).rows
-    assert [r.state for r in rows if r.stage == "prior"] == ["missing", "with style 00"]
+    assert [r.why for r in rows if r.stage == "prior"] == ["missing", "with style 00"]
     finish(first)
     assert second.current() is not None
 
@@ -352,7 +368,7 @@ def test_an_interrupted_stage_is_planned_with_what_is_left_of_it(contest):
     found.write(generated.folder)
     generated.path(generated.prompts[1]).unlink()
     first = make_plan(tasks_of(contest)).todo[0]
-    assert first.state == "interrupted" and first.share == pytest.approx(2 / 3)
+    assert first.why == "interrupted" and first.share == pytest.approx(2 / 3)
     assert first.seconds is None  # nothing else was measured
 
 

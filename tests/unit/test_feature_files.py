@@ -13,8 +13,10 @@ from jstyle import StyleConfig, storage
 from jstyle.features import FeatureBank
 from jstyle.injection import resolve_sites
 from jstyle.sd.config import UNetConfig
+from jstyle.sd.files import WriteError
 from jstyle.sd.startup import jt
 from jstyle.storage import DiskBank, choose, feature_bytes
+from tests.mounts import small_disk
 from tests.unit.test_style_config import SITES
 
 SD21 = {**full_size.UNET, "sample_size": 64}
@@ -51,6 +53,18 @@ def test_the_file_has_no_name_and_may_grow(tmp_path):
     bank.settle()
     assert bank["k", "other", 1].numpy().sum() == 24
     np.testing.assert_array_equal(bank["k", "site", 1].numpy(), before)
+
+
+def test_a_full_disk_names_the_folder_and_the_switch(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        bank = DiskBank("float32", disk)
+        bank["k", "site", 1] = jt.array(np.ones((1, 1, 200, 200), np.float32))
+        with pytest.raises(WriteError, match=r"disk \(--features disk; .*\): disk full"):
+            bank.settle()
+        del bank
+        assert list(disk.iterdir()) == []
+    with pytest.raises(WriteError, match=r"gone \(--features disk; .*\): its folder is not there"):
+        DiskBank("float32", tmp_path / "gone")
 
 
 def resident():

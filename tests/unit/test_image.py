@@ -13,6 +13,7 @@ from PIL import Image
 
 from jstyle.sd.files import atomic_write, writable_folder, write_json
 from jstyle.sd.image import ImageError, grid, list_images, load, save_png, to_uint8
+from jstyle.sd.targets import TargetError
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -276,8 +277,9 @@ def test_a_finished_write_replaces_and_leaves_nothing_else(tmp_path):
 def test_a_full_disk_raises_and_leaves_no_file(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("needs /dev/full")
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="a.txt: disk full .No space left on device."):
         with atomic_write(tmp_path / "a.txt") as part:
+            part.unlink()
             part.symlink_to("/dev/full")
             part.write_text("x" * 10)
     assert not os.listdir(tmp_path)
@@ -288,7 +290,7 @@ def test_folders_are_made_or_refused_in_one_line(tmp_path):
     assert not os.listdir(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     for bad in (tmp_path / "file", tmp_path / "file" / "x"):
-        with pytest.raises(OSError) as caught:
+        with pytest.raises(TargetError) as caught:
             writable_folder(bad)
         assert str(caught.value).startswith(f"{bad}: ") and "\n" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""The attention seam, the recorder, the injector, and that every option of a stylisation acts."""
+"""The recorder, the injector, and that every option of a stylisation acts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from jstyle import JStyleID, StyleConfig
 from jstyle.features import FeatureBank, Recorder
 from jstyle.injection import StyleInjector
 from jstyle.sd import image as image_files
-from jstyle.sd.attention import edit_attention
+from jstyle.sd.facts import Facts, Row, stated
+from jstyle.sd.hooks import AttentionCall, around_attention, hooks_around
 from jstyle.sd.startup import jt
 from tests.pictures import picture
 from tests.tiny import make_ours
@@ -39,55 +40,15 @@ def _unet_out(sd):
         return sd.unet(z, 321, sd.encode_text([""])).numpy()
 
 
-# the seam
-
-
-def test_an_edit_acts_inside_the_block_and_leaves_no_trace_after_it(styler):
-    unet = styler.sd.unet
-    before, keys = _unet_out(styler.sd), set(unet.state_dict())
-    with edit_attention(unet, [SITE], lambda site, q, k, v: (2 * q, k, -v)):
-        assert rel_l2(_unet_out(styler.sd), before) > 1e-3
-        assert set(unet.state_dict()) == keys
-    assert np.array_equal(_unet_out(styler.sd), before)
-
-
-def test_an_edit_is_taken_back_after_an_exception(styler):
-    before = _unet_out(styler.sd)
-    with pytest.raises(ZeroDivisionError), edit_attention(styler.sd.unet, [SITE], print):
-        raise ZeroDivisionError
-    assert np.array_equal(_unet_out(styler.sd), before)
-
-
-def test_nested_edits_put_back_the_outer_one(styler):
-    module = styler.sd.unet.attention(SITE)
-    with edit_attention(styler.sd.unet, [SITE], "outer"):
-        with edit_attention(styler.sd.unet, [SITE], "inner"):
-            assert module.edit == "inner"
-        assert module.edit == "outer"
-    assert module.edit is None
-
-
-def test_an_edit_that_returns_everything_untouched_changes_no_bit(styler):
-    before, sites = _unet_out(styler.sd), styler.sd.unet.attention_sites(self_only=False)
-    with edit_attention(styler.sd.unet, sites, lambda site, q, k, v: (q, k, v)):
-        assert np.array_equal(_unet_out(styler.sd), before)
-
-
 def test_recording_changes_no_bit_and_adds_no_parameter(styler):
     before, keys = _unet_out(styler.sd), set(styler.sd.unet.state_dict())
     recorder = Recorder(FeatureBank())
-    recorder.at(321)
-    with edit_attention(styler.sd.unet, [SITE], recorder):
-        assert np.array_equal(_unet_out(styler.sd), before)
+    with around_attention(styler.sd.unet, [SITE], recorder):
+        with stated(styler.sd.unet, Facts(321, 0, (Row(0),))):
+            assert np.array_equal(_unet_out(styler.sd), before)
         assert set(styler.sd.unet.state_dict()) == keys
     assert set(recorder.bank) == {(part, SITE, 321) for part in "qkv"}
     assert tuple(recorder.bank["q", SITE, 321].shape) == (1, 8 * 12, 2, 6)  # tokens, heads, dim
-
-
-def test_an_unknown_site_is_refused_by_the_seam(styler):
-    with pytest.raises(KeyError, match="up_blocks.9.*valid"):
-        with edit_attention(styler.sd.unet, ["up_blocks.9"], print):
-            pass
 
 
 # recorder, bank, injector
@@ -98,18 +59,23 @@ def _features(seed, batch=1, tokens=6):
     return [jt.array(rng.normal(size=(batch, tokens, 2, 3)).astype(np.float32)) for _ in "qkv"]
 
 
-def _bank(seed, t=41, parts="qkv", **options):
+def _call(hook, seed, t=41, site="a", batch=1, guided=False):
+    """The q, k, v with which the hook calls attention."""
+    rows = tuple(Row(i, c) for c in ((False, True) if guided else (True,)) for i in range(batch))
+    facts = Facts(t, 0, rows)
+    given = _features(seed, len(rows))
+    return hook(AttentionCall(site, facts, lambda *qkv: qkv), *given), given
+
+
+def _bank(seed, t=41, parts="qkv", batch=1, **options):
     bank = FeatureBank(**options)
-    recorder = Recorder(bank, parts)
-    recorder.at(t)
-    recorder("a", *_features(seed))
+    _call(Recorder(bank, parts), seed, t, batch=batch)
     return bank
 
 
 def test_injection_follows_the_formula():
     injector = StyleInjector(_bank(1), _bank(2), gamma=0.75, tau=1.5)
-    injector.at(41)
-    q, k, v = injector("a", *_features(3))
+    (q, k, v), _ = _call(injector, 3)
     q_c, (_, k_s, v_s), q_cs = _features(1)[0], _features(2), _features(3)[0]
     np.testing.assert_allclose(
         q.numpy(), 1.5 * (0.75 * q_c.numpy() + 0.25 * q_cs.numpy()), rtol=1e-5, atol=1e-6
@@ -120,60 +86,61 @@ def test_injection_follows_the_formula():
 def test_gamma_may_be_a_function_of_the_timestep():
     def mixed(gamma):
         injector = StyleInjector(_bank(1), _bank(2), gamma, tau=1.0)
-        injector.at(41)
-        return injector("a", *_features(3))[0].numpy()
+        return _call(injector, 3)[0][0].numpy()
 
     assert np.array_equal(mixed(lambda t: t / 100), mixed(0.41))
 
 
 def test_one_images_features_serve_a_batch():
     injector = StyleInjector(_bank(1), _bank(2), gamma=0.75, tau=1.5)
-    injector.at(41)
-    out = injector("a", *_features(3, batch=3))
+    out, _ = _call(injector, 3, batch=3)
     assert [tuple(x.shape) for x in out] == [(3, 6, 2, 3)] * 3
+
+
+def test_with_guidance_each_row_gets_the_features_of_its_picture():
+    injector = StyleInjector(_bank(1, batch=2), _bank(2, batch=2), gamma=1.0, tau=1.0)
+    (q, k, _), _ = _call(injector, 3, batch=2, guided=True)
+    q_c, k_s = _features(1, 2)[0].numpy(), _features(2, 2)[1].numpy()
+    assert np.array_equal(q.numpy(), np.concatenate([q_c, q_c]))
+    assert np.array_equal(k.numpy(), np.concatenate([k_s, k_s]))
 
 
 def test_outside_its_window_an_injector_returns_what_it_got():
     injector = StyleInjector(_bank(1), _bank(2), gamma=0.75, tau=1.5, window=(0, 40))
-    injector.at(41)
-    given = _features(3)
-    assert all(a is b for a, b in zip(injector("a", *given), given, strict=True))
+    out, given = _call(injector, 3)
+    assert all(a is b for a, b in zip(out, given, strict=True))
 
 
 def test_a_window_includes_both_its_ends():
-    window, given = (41, 61), _features(3)
+    window = (41, 61)
     for t, inside in ((40, False), (41, True), (61, True), (62, False)):
         recorder = Recorder(FeatureBank(), "q", window)
         injector = StyleInjector(_bank(1, t), _bank(2, t), 0.75, 1.5, window)
-        for edit in (recorder, injector):
-            edit.at(t)
-        recorder("a", *given)
+        _call(recorder, 3, t)
         assert len(recorder.bank) == inside
-        assert (injector("a", *given)[0] is not given[0]) == inside
+        out, given = _call(injector, 3, t)
+        assert (out[0] is not given[0]) == inside
 
 
 def test_a_wrong_timestep_or_site_raises_and_names_what_is_there():
     injector = StyleInjector(_bank(1), _bank(2), gamma=0.75, tau=1.5)
-    injector.at(61)
     with pytest.raises(KeyError, match=r"'q' of a at timestep 61; nearest recorded: \[41\]"):
-        injector("a", *_features(3))
-    injector.at(41)
+        _call(injector, 3, 61)
     with pytest.raises(KeyError, match="'q' of b .*recorded sites: a"):
-        injector("b", *_features(3))
+        _call(injector, 3, site="b")
 
 
 def test_a_part_that_was_not_recorded_raises_and_names_the_parts():
     injector = StyleInjector(_bank(1, parts="kv"), _bank(2), gamma=0.75, tau=1.5)
-    injector.at(41)
     with pytest.raises(KeyError, match=r"'q' of a \(parts there: kv\)"):
-        injector("a", *_features(3))
+        _call(injector, 3)
 
 
-def test_edits_must_be_told_the_timestep():
-    with pytest.raises(RuntimeError, match=r"at\(t\)"):
-        StyleInjector(_bank(1), _bank(2), 0.75, 1.5)("a", *_features(3))
-    with pytest.raises(RuntimeError, match=r"at\(t\)"):
-        Recorder(FeatureBank())("a", *_features(3))
+def test_hooks_that_need_the_timestep_refuse_a_network_that_is_called_by_itself(styler):
+    for hook in (StyleInjector(_bank(1), _bank(2), 0.75, 1.5), Recorder(FeatureBank())):
+        with around_attention(styler.sd.unet, [SITE], hook):
+            with pytest.raises(RuntimeError, match="called without a denoiser"):
+                _unet_out(styler.sd)
     with pytest.raises(ValueError, match='letters of "qkv", got'):
         Recorder(FeatureBank(), "qx")
 
@@ -242,7 +209,7 @@ def test_a_stylisation_repeats_exactly_and_leaves_no_edit_behind(styler, plain):
     again = styler.stylize(jt.array(CONTENT), jt.array(STYLE), StyleConfig(steps=STEPS))
     assert np.array_equal(again.numpy(), plain)
     sites = styler.sd.unet.attention_sites(self_only=False)
-    assert all(styler.sd.unet.attention(site).edit is None for site in sites)
+    assert not any(hooks_around(styler.sd.unet.attention(site), "attend") for site in sites)
 
 
 def test_inversions_are_reused_for_every_pair(styler, plain):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from jstyle import JStyleID, StyleConfig
-from jstyle.inversion import ddim_invert
+from jstyle.sd import samplers, sampling
+from jstyle.sd.denoiser import Denoiser
+from jstyle.sd.hooks import around_attention
 from jstyle.sd.schedule import Schedule
 from jstyle.sd.startup import jt
 from tests.pictures import picture
@@ -26,15 +28,21 @@ def _last(loop):
     return [z for _, z in loop][-1]
 
 
+def _invert(unet, schedule, z, context, steps):
+    """The inversion of a model that has just these two parts."""
+    denoiser = Denoiser(SimpleNamespace(unet=unet, schedule=schedule), context)
+    return sampling.invert(denoiser, samplers.plan(schedule, "ddim", steps), z)
+
+
 def _noise(sd, z, steps):
-    return _last(ddim_invert(sd, z, sd.encode_text([""]), steps))
+    return _last(sd.invert(z, sd.encode_text([""]), steps))
 
 
 def test_inversion_then_sampling_returns_nearer_with_more_steps(sd):
     z = sd.encode_image(jt.array(picture(1)))
     errors = []
     for steps in (5, 20, 80):
-        back = _last(sd.denoise(_noise(sd, z, steps), sd.encode_text([""]), steps))
+        back = _last(sd.sample(_noise(sd, z, steps), sd.encode_text([""]), steps))
         errors.append(rel_l2(back.numpy(), z.numpy()))
     assert errors[0] > 2 * errors[1] > 4 * errors[2], errors
 
@@ -47,10 +55,9 @@ def test_inversion_evaluates_ascending_timesteps_on_the_level_below(sd):
         return jt.zeros_like(z)
 
     # a network that answers v = 0 has x0 = sqrt(abar) z and eps = sqrt(1 - abar) z
-    model = SimpleNamespace(unet=unet, schedule=sd.schedule)
-    z, before = jt.ones((1, 4, 2, 2)), []
-    trail = list(ddim_invert(model, z, None, 4, before_step=before.append))
-    assert [t for t, _ in trail] == [t for t, _ in seen] == before == [1, 251, 501, 751]
+    z, before = jt.ones((1, 4, 2, 2)), [1, 251, 501, 751]
+    trail = list(_invert(unet, sd.schedule, z, jt.zeros((1, 1, 1)), 4))
+    assert [t for t, _ in trail] == [t for t, _ in seen] == before
     abar = [sd.schedule.final_abar] + [float(sd.schedule.abar[t]) for t in before]
     level = 1.0
     for (_, value), here, there in zip(seen, abar[:-1], abar[1:], strict=True):
@@ -65,16 +72,13 @@ def test_the_recorded_features_are_those_of_the_evaluation_at_that_timestep(sd):
     bank = JStyleID(sd).invert(picture(1), cfg, "k").features
     z = sd.encode_image(jt.array(picture(1)))
     context, level = sd.encode_text([""]), {}
-    for t, noisy in ddim_invert(sd, z, context, 4):
+    for t, noisy in sd.invert(z, context, 4):
         level[t], z = z, noisy
     found = []
-    sd.unet.attention(site).edit = lambda name, q, k, v: found.append(k.numpy()) or (q, k, v)
-    try:
+    with around_attention(sd.unet, [site], lambda call, q, k, v: found.append(k) or call(q, k, v)):
         with jt.no_grad():
             sd.unet(level[501], 501, context).sync()
-    finally:
-        sd.unet.attention(site).edit = None
-    assert np.array_equal(bank["k", site, 501].numpy(), found[0])
+    assert np.array_equal(bank["k", site, 501].numpy(), found[0].numpy())
 
 
 def test_a_v_model_and_the_epsilon_model_made_from_it_agree(sd):
@@ -86,20 +90,20 @@ def test_a_v_model_and_the_epsilon_model_made_from_it_agree(sd):
             abar = v_schedule.abar_at(level_seen(t))
             return abar**0.5 * sd.unet(z, t, context) + (1 - abar) ** 0.5 * z
 
-        return SimpleNamespace(unet=unet, schedule=Schedule(config))
+        return unet
 
     steps, context = 10, sd.encode_text([""])
     z = sd.encode_image(jt.array(picture(1)))
     up = epsilon_model(lambda t: v_schedule.previous(t, steps))  # z stands one level below t
     noise = _noise(sd, z, steps)
-    noise_e = _last(ddim_invert(up, z, context, steps))
+    noise_e = _last(_invert(up, Schedule(config), z, context, steps))
     assert_close("styleid.v_and_epsilon", noise_e.numpy(), noise.numpy())
     down = epsilon_model(lambda t: t)
     z_v = z_e = noise
     with jt.no_grad():
         for t in map(int, v_schedule.timesteps(steps)):
             z_v = v_schedule.step(sd.unet(z_v, t, context), z_v, t, steps)
-            z_e = down.schedule.step(down.unet(z_e, t, context), z_e, t, steps)
+            z_e = Schedule(config).step(down(z_e, t, context), z_e, t, steps)
             jt.sync([z_v, z_e])
     assert_close("styleid.v_and_epsilon", z_e.numpy(), z_v.numpy())
 
@@ -114,6 +118,6 @@ def test_a_batch_is_inverted_as_its_images_are(sd):
 
 
 def test_inference_asks_for_no_gradient_and_leaves_the_mode_alone(sd):
-    loop = ddim_invert(sd, jt.ones((1, 4, 16, 16)), sd.encode_text([""]), 2)
+    loop = sd.invert(jt.ones((1, 4, 16, 16)), sd.encode_text([""]), 2)
     _, z = next(loop)
     assert z.requires_grad is False and not jt.flags.no_grad

@@ -289,13 +289,15 @@ def test_a_lora_of_another_width_is_refused_with_both_widths(sd, tmp_path):
     write_lora(tmp_path / "wide", wide, {"unet": ("to_k",)}, {})
     texts = "made for another model", f"unet {layer} [32, 768] instead of [32, 20]"
     refused(sd, tmp_path / "wide", *texts)
-    linear = sd.unet.config.use_linear_projection
-    one, all_ = np.ones((4, 32), np.float32), np.ones((32, 4), np.float32)
-    if linear:  # the projections of SD 1.x are convolutions
-        one, all_ = one[:, :, None, None], all_[:, :, None, None]
-    crossed = {"unet": {"mid_block.attentions.0.proj_in": Factors(one, all_, 4.0)}}
-    write_lora(tmp_path / "crossed", crossed, {"unet": ("proj_in",)}, {}, "kohya")
-    refused(sd, tmp_path / "crossed", "made for another model", "proj_in")
+    refused(sd, tmp_path / "wide", "(by its text features, Stable Diffusion 1.x)")
+    kernel = np.ones((4, 32, 3, 3), np.float32)
+    kernels = {"unet": {"mid_block.attentions.0.proj_in": Factors(kernel, one(32, 4), 4.0)}}
+    write_lora(tmp_path / "kernel", kernels, {"unet": ("proj_in",)}, {}, "kohya")
+    refused(sd, tmp_path / "kernel", "another shape", "proj_in [32, 32, 3, 3] instead of [32, 32")
+
+
+def one(*shape):
+    return np.ones((*shape, 1, 1), np.float32)
 
 
 def test_keys_that_are_left_over_are_an_error_that_names_them(sd, tmp_path):
@@ -304,14 +306,16 @@ def test_keys_that_are_left_over_are_an_error_that_names_them(sd, tmp_path):
     good = {f"{layer}.lora.down.weight": down, f"{layer}.lora.up.weight": up}
     path = tmp_path / "file"
 
-    save_file({**good, f"{layer}.dora_scale": up}, path)
-    refused(sd, path, "1 of 3 keys are left over", "to_q.dora_scale", "diffusers and kohya")
+    save_file({**good, f"{layer}.magnitude": up}, path)
+    refused(sd, path, "1 of 3 keys are left over", "to_q.magnitude", "diffusers, kohya and peft")
     save_file({**good, f"{layer}.lora_A.weight": down}, path)
     refused(sd, path, "1 of 3 keys are left over")
-    save_file({name.replace(".0.", ".7."): value for name, value in good.items()}, path)
+    save_file({name.replace("ns.0.", "ns.7."): value for name, value in good.items()}, path)
     refused(sd, path, "1 layers that this model does not have", "mid_block.attentions.7")
     save_file({"conv_in.weight": down}, path)
-    refused(sd, path, "1 of 1 keys are left over: conv_in.weight")
+    refused(sd, path, "is a whole UNet, not a plain LoRA; a model is given with --model")
+    save_file({"a.b": down}, path)
+    refused(sd, path, "1 of 1 keys are left over: a.b")
     save_file({f"{layer}.lora.down.weight": down}, path)
     refused(sd, path, "lack a factor", "to_q")
     save_file({**good, f"{layer}.lora.up.weight": np.ones((32, 3), np.float32)}, path)
@@ -321,7 +325,7 @@ def test_keys_that_are_left_over_are_an_error_that_names_them(sd, tmp_path):
     save_file({}, path)
     refused(sd, path, "no tensors")
     save_file(good, path, {"lora_adapter_metadata": '{"unet.use_dora": true}'})
-    refused(sd, path, "use_dora is not supported")
+    refused(sd, path, "is a DoRA adapter (use_dora)")
     save_file(good, path, {"lora_adapter_metadata": '{"unet.lora_alpha": "much"}'})
     refused(sd, path, "lora_adapter_metadata in the header", "much")
     save_file(good, path, {"lora_adapter_metadata": "r=2"})
@@ -330,11 +334,14 @@ def test_keys_that_are_left_over_are_an_error_that_names_them(sd, tmp_path):
 
 def test_a_file_that_is_missing_or_cut_short_is_refused(sd, tmp_path):
     refused(sd, tmp_path / "nothing.safetensors", "No such file")
-    save_lora(tmp_path / "whole", sd, add_both(sd, "attention"))
+    refused(sd, tmp_path, "no LoRA in this folder; looked for pytorch_lora_weights.safetensors")
+    save_lora(tmp_path / "whole.safetensors", sd, add_both(sd, "attention"))
     remove_both(sd)
-    (tmp_path / "cut").write_bytes((tmp_path / "whole").read_bytes()[:-100])
+    whole = (tmp_path / "whole.safetensors").read_bytes()
+    (tmp_path / "cut").write_bytes(whole[:-100])
+    (tmp_path / "x.bin").write_bytes(b"")
     refused(sd, tmp_path / "cut", "cut short")
-    refused(sd, tmp_path, "pytorch_lora_weights.safetensors", "No such file")
+    refused(sd, tmp_path, "which one? name one of whole.safetensors, x.bin")
 
 
 def test_bad_options_name_what_is_allowed(sd, tmp_path):
@@ -358,8 +365,3 @@ def test_bad_options_name_what_is_allowed(sd, tmp_path):
     with pytest.raises(ValueError, match="float32.*'bfloat16'"):
         save_lora(tmp_path / "file", sd, {"unet": added}, dtype="bfloat16")
     assert not (tmp_path / "file").exists()
-
-
-def test_a_layer_with_lora_describes_itself(sd):
-    add_lora(sd.unet, 3, 6, ("to_q",))
-    assert "to_q: LoRALinear(" in str(sd.unet) and "rank 3 x 2" in str(sd.unet)

@@ -9,6 +9,9 @@ import pytest
 
 from jstyle.sd import StableDiffusion
 from jstyle.sd.config_json import ConfigError
+from jstyle.sd.denoiser import Denoiser
+from jstyle.sd.facts import Row
+from jstyle.sd.hooks import around_attention
 from jstyle.sd.startup import jt
 from jstyle.sd.weights import WeightsError
 from tests import tiny
@@ -60,18 +63,26 @@ def test_encoding_scales_the_posterior_mean(sd):
     assert rel_l2(sd.encode_image(image).numpy(), mean * 0.3) < 1e-6
 
 
-def test_the_loop_yields_every_timestep_and_announces_it_first(sd):
-    seen = []
-    loop = sd.denoise(make_latents(sd), sd.encode_text(["a"]), 3, before_step=seen.append)
-    for t, _ in loop:
-        assert seen[-1] == t
-    assert seen == sd.schedule.timesteps(3).tolist()
+def test_the_loop_yields_every_timestep_and_states_the_facts_of_each_evaluation(sd):
+    seen, site = [], sd.unet.attention_sites()[0]
+
+    def hook(call, q, k, v):
+        seen.append(call.facts)
+        return call(q, k, v)
+
+    z, context, negative = make_latents(sd), sd.encode_text(["a"]), sd.encode_text([""])
+    with around_attention(sd.unet, [site], hook):
+        loop = sd.sample(z, context, 3, guidance=2.0, negative_context=negative)
+        assert [t for t, _ in loop] == [facts.t for facts in seen] == [*sd.schedule.timesteps(3)]
+    assert [facts.position for facts in seen] == [0, 1, 2] and sd.unet.facts is None
+    assert seen[0].rows == (Row(0, False), Row(1, False), Row(0), Row(1))
+    assert seen[0].where(conditional=False) == [0, 1] and seen[0].where("style") == []
 
 
 def test_starting_late_continues_where_the_loop_stood(sd):
     z, context = make_latents(sd), sd.encode_text(["a"])
-    steps = list(sd.denoise(z, context, 3))
-    rest = list(sd.denoise(steps[0][1], context, 3, start=1))
+    steps = list(sd.sample(z, context, 3))
+    rest = list(sd.sample(steps[0][1], context, 3, start=1))
     assert [t for t, _ in rest] == [t for t, _ in steps[1:]]
     np.testing.assert_array_equal(rest[-1][1].numpy(), steps[-1][1].numpy())
 
@@ -79,23 +90,45 @@ def test_starting_late_continues_where_the_loop_stood(sd):
 def test_the_unet_runs_once_per_latent_without_guidance_and_twice_with(sd, monkeypatch):
     batches = count_calls(sd, monkeypatch)
     z, context, negative = make_latents(sd), sd.encode_text(["a", "b"]), sd.encode_text([""])
-    plain = last(sd.denoise(z, context, 2))
-    off = last(sd.denoise(z, context, 2, guidance=1.0, negative_context=negative))
+    plain = last(sd.sample(z, context, 2))
+    off = last(sd.sample(z, context, 2, guidance=1.0, negative_context=negative))
     assert batches == [2, 2, 2, 2]
     np.testing.assert_array_equal(plain, off)
-    guided = last(sd.denoise(z, context, 2, guidance=3.0, negative_context=negative))
+    guided = last(sd.sample(z, context, 2, guidance=3.0, negative_context=negative))
     assert batches[4:] == [4, 4]
     assert rel_l2(guided, plain) > 1e-3
 
 
+def test_guidance_below_zero_leads_towards_the_negative_prompt(sd):
+    z, context, negative = make_latents(sd), sd.encode_text(["a star"]), sd.encode_text(["sea"])
+    below = last(sd.sample(z, context, 2, guidance=-1.5, negative_context=negative))
+    swapped = last(sd.sample(z, negative, 2, guidance=2.5, negative_context=context))
+    assert rel_l2(below, swapped) < 1e-5
+
+
+def test_rescaled_guidance_has_the_deviation_of_the_conditional_output(sd):
+    z, context, negative = make_latents(sd), sd.encode_text(["a star"]), sd.encode_text(["sea"])
+    with jt.no_grad():
+        plain = Denoiser(sd, context).out(z, 500).numpy()
+        out = [
+            Denoiser(sd, context, 9.0, negative, rescale).out(z, 500).numpy()
+            for rescale in (0.0, 0.7, 1.0)
+        ]
+    deviation = plain.std((1, 2, 3)) / out[0].std((1, 2, 3))
+    scaled = out[0] * deviation.reshape(-1, 1, 1, 1)  # arXiv:2305.08891, eq. 15 and 16
+    assert np.abs(deviation - 1).min() > 1e-3
+    np.testing.assert_allclose(out[2], scaled, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(out[1], 0.7 * scaled + 0.3 * out[0], rtol=1e-4, atol=1e-6)
+
+
 def test_guidance_zero_follows_the_negative_prompt_alone(sd):
     z, context, negative = make_latents(sd), sd.encode_text(["a star"]), sd.encode_text(["sea"])
-    zero = last(sd.denoise(z, context, 2, guidance=0.0, negative_context=negative))
-    assert rel_l2(zero, last(sd.denoise(z, negative, 2))) < 1e-5
+    zero = last(sd.sample(z, context, 2, guidance=0.0, negative_context=negative))
+    assert rel_l2(zero, last(sd.sample(z, negative, 2))) < 1e-5
 
 
 def test_the_callers_code_between_steps_keeps_its_gradients(sd):
-    for _ in sd.denoise(make_latents(sd), sd.encode_text(["a"]), 1):
+    for _ in sd.sample(make_latents(sd), sd.encode_text(["a"]), 1):
         x = jt.array(np.ones(3, np.float32))
         np.testing.assert_array_equal(jt.grad((x * x).sum(), x).numpy(), [2, 2, 2])
 
@@ -130,10 +163,10 @@ def test_progress_counts_the_steps(sd):
         ({"width": 0}, "width must be a multiple of 32, got 0"),
         ({"prompt": []}, r"prompt must be text or a list of texts, got \[\]"),
         ({"prompt": [3]}, "prompt must be text"),
-        ({"num_steps": 0}, r"num_steps must be in 1\.\.1000, got 0"),
-        ({"num_steps": 1001}, r"num_steps must be in 1\.\.1000"),
-        ({"guidance": -1.0}, "guidance must be a number, at least 0, got -1"),
-        ({"guidance": float("nan")}, "guidance must be a number"),
+        ({"num_steps": 0}, r"steps must be in 1\.\.1000, got 0"),
+        ({"num_steps": 1001}, r"steps must be in 1\.\.1000"),
+        ({"guidance": float("inf")}, "guidance must be a finite number, got inf"),
+        ({"guidance": float("nan")}, "guidance must be a finite number"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
@@ -144,9 +177,9 @@ def test_arguments_that_cannot_be_are_refused(sd, arguments, message):
 
 def test_contexts_images_and_starts_that_do_not_fit_are_refused(sd):
     with pytest.raises(ValueError, match="3 contexts for 2 latents; give 1 or 2"):
-        next(sd.denoise(make_latents(sd), sd.encode_text(["a"] * 3), 2))
+        next(sd.sample(make_latents(sd), sd.encode_text(["a"] * 3), 2))
     with pytest.raises(ValueError, match=r"start must be in 0\.\.2, got 3"):
-        next(sd.denoise(make_latents(sd), sd.encode_text(["a"]), 2, start=3))
+        next(sd.sample(make_latents(sd), sd.encode_text(["a"]), 2, start=3))
     with pytest.raises(ValueError, match=r"images must have shape \(B, 3, H, W\), got \(1, 4, 32"):
         sd.encode_image(jt.zeros((1, 4, 32, 32)))
     with pytest.raises(ValueError, match="width must be a multiple of 32, got 33"):

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jdreambooth.events import Events
 from jdreambooth.plots import plot_losses, read_metrics, smooth
+from jstyle.sd.files import WriteError
+from tests.mounts import small_disk
 
 
 def write_metrics(path, count, unfinished=""):
@@ -42,3 +45,13 @@ def test_the_plot_is_a_picture_of_the_losses(tmp_path):
     assert plain.shape[0] > 300 and len(np.unique(plain.reshape(-1, 3), axis=0)) > 20
     plot_losses(tmp_path / "m.jsonl", tmp_path / "other.png")
     assert not np.array_equal(plain, np.asarray(Image.open(tmp_path / "other.png").convert("RGB")))
+
+
+def test_a_full_disk_ends_the_events_and_does_not_hang(tmp_path):
+    with small_disk(tmp_path / "disk") as disk:
+        (disk / "other").write_bytes(b"1" * 40_000)
+        log = Events(disk / "tensorboard")
+        with pytest.raises(WriteError, match="disk/tensorboard: disk full"):
+            for step in range(10_000):
+                log.add(step, {"loss": 0.5, "lr": 0.1})
+        log.close()

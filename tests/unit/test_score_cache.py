@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,20 @@ def test_an_identity_tells_weights_options_and_versions_apart(tmp_path, monkeypa
     monkeypatch.setattr(cache, "__version__", "0.0.0")
     names.append(identity("m", fingerprint(weights / "a.bin")))
     assert len(set(names[:3])) == 3 and names[3] != names[4]
+
+
+def test_weights_are_known_by_their_bytes_and_not_by_their_times(tmp_path):
+    weights = tmp_path / "a.bin"
+    weights.write_bytes(bytes(2_000_000))
+    before = fingerprint(weights)
+    os.utime(weights, (1, 1))
+    assert fingerprint(weights) == before
+    for place in (0, 1_000_000 // 2, 1_999_999):
+        changed = bytearray(2_000_000)
+        changed[place : place + 40_000] = b"1" * len(changed[place : place + 40_000])
+        weights.write_bytes(changed)
+        os.utime(weights, (1, 1))
+        assert fingerprint(weights) != before
 
 
 def test_the_users_cache_is_where_the_system_says(monkeypatch, tmp_path):

@@ -174,7 +174,7 @@ def test_use_restores_the_device_and_refuses_what_is_not_there():
     with runtime.use("cpu"):
         assert runtime.device() == "cpu"
     assert jt.flags.use_cuda == before
-    with pytest.raises(ValueError, match="cpu or cuda, got 'tpu'"), runtime.use("tpu"):
+    with pytest.raises(ValueError, match="cpu, cuda or auto, got 'tpu'"), runtime.use("tpu"):
         pass
     if not jt.has_cuda:
         with pytest.raises(ValueError, match="not available"), runtime.use("cuda"):

@@ -10,7 +10,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
-from jstyle.score.torch_zip import TorchFileError, read_tensors
+from jstyle.sd.torch_zip import TorchFileError, read_tensors
 
 # opcodes by hand, https://github.com/python/cpython/blob/3.11/Lib/pickletools.py
 STORAGE = b"(Vstorage\nctorch\nFloatStorage\nV0\nVcpu\nI%d\ntQ"

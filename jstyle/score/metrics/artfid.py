@@ -24,11 +24,12 @@ from PIL import Image
 from ...sd.image import list_images
 from ...sd.kernels import softmax
 from ...sd.startup import jt
+from ...sd.targets import stylized_name
+from ...sd.torch_zip import read_tensors
 from ..layout import ContestError, raise_problems
 from ..networks.backbones import vgg19
 from ..networks.inception import Inception
 from ..pictures import read_rgb
-from ..torch_zip import read_tensors
 from ..weights import MissingWeights, locate
 from .fid import frechet_distance
 from .lpips import Lpips, distances
@@ -56,7 +57,7 @@ def find_pairs(
     Raises ContestError listing every stylisation that is missing, ImageError for an empty folder.
     """
     pairs = [
-        Pair(Path(stylised) / f"{content.stem}_stylized_{style.stem}.png", content, style)
+        Pair(Path(stylised) / stylized_name(content, style), content, style)
         for content in _pictures(contents)
         for style in _pictures(styles)
     ]

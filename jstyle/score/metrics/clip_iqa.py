@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ...sd.startup import jt
+from ...sd.torch_zip import read_tensors
 from ..networks.clip_resnet import load_clip_resnet
-from ..torch_zip import read_tensors
 from .cosine import unit
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures in [0, 1]

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ...sd.startup import jt
+from ...sd.torch_zip import read_tensors
 from ..networks.inception import Inception
-from ..torch_zip import read_tensors
 
 SIZE_PX = 299
 RESIZES = ("tensorflow", "antialias")

@@ -15,9 +15,9 @@ from PIL import Image
 
 from ...sd.image import from_uint8
 from ...sd.startup import jt
+from ...sd.torch_zip import read_tensors
 from ...sd.weights import WeightsError
 from ..networks.backbones import Backbone, alexnet, squeezenet
-from ..torch_zip import read_tensors
 
 SIZE_PX = 256
 SHIFT = (-0.030, -0.088, -0.188)  # mean and deviation of photographs in [-1, 1]

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...sd.torch_zip import read_tensors
 from ...sd.weights import WeightsError, read_weights
-from ..torch_zip import read_tensors
 
 # In the order of preference. Some repositories still hold nothing but the last.
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")

@@ -8,7 +8,7 @@ the standard library until noise is drawn, so a command line can name the choice
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +32,14 @@ def torch_noise(shape: Sequence[int], seed: int, rng: str) -> np.ndarray:
 
     Raises ValueError for another rng, and for a seed that PyTorch does not take.
     """
+    return torch_generator(seed, rng)(shape)
+
+
+def torch_generator(seed: int, rng: str) -> Callable[[Sequence[int]], np.ndarray]:
+    """draw(shape), which gives one `torch.randn(shape)` after the other, as float32.
+
+    Raises ValueError as torch_noise does.
+    """
     check_rng(rng)
     if not 0 <= seed <= LAST_TORCH_SEED:
         raise ValueError(f"seed must be in 0..{LAST_TORCH_SEED} for rng {rng}, got {seed}")
@@ -42,4 +50,5 @@ def torch_noise(shape: Sequence[int], seed: int, rng: str) -> np.ndarray:
         from .torch_cuda import TorchCUDA as Generator
     else:
         raise ValueError(f"rng {rng} is none of PyTorch's")
-    return Generator(seed).randn(shape, dtype or "float32").astype("float32")
+    generator = Generator(seed)
+    return lambda shape: generator.randn(shape, dtype or "float32").astype("float32")

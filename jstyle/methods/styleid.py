@@ -1,0 +1,51 @@
+"""StyleID (Chung, Hyun, Heo, CVPR 2024, arXiv:2312.09008) as a method; it is in pipeline.py."""
+
+from __future__ import annotations
+
+from ..config import PRESETS, StyleConfig
+from .base import Method
+
+PARTS = {"content": "q", "style": "kv"}  # which parts of attention each picture gives
+
+
+class StyleID(Method):
+    name = "styleid"
+    does = "the style's keys and values and the content's queries in self-attention"
+    source = "arXiv:2312.09008"
+    Config = StyleConfig
+    presets = PRESETS
+    default_preset = "paper"
+    free = frozenset({"features"})
+
+    def __init__(self, sd, scratch=None):
+        super().__init__(sd, scratch)
+        from ..pipeline import JStyleID
+
+        self.styler = JStyleID(sd, scratch)
+
+    @classmethod
+    def evaluations(cls, cfg: StyleConfig) -> dict[str, int]:
+        return dict.fromkeys((*cls.roles, "result"), cfg.steps)
+
+    def settle(self, cfg: StyleConfig, shape, held, tell=lambda line: None) -> StyleConfig:
+        """Where the features are kept that are held at once."""
+        if not cfg.inject or cfg.features != "auto":
+            return cfg
+        bytes_of = self.styler.feature_bytes
+        needed = sum(held[role] * bytes_of(cfg, shape, PARTS[role]) for role in self.roles)
+        return self.styler.decide(cfg, needed, tell)
+
+    def prepare(self, role, picture, cfg: StyleConfig, progress=None):
+        parts = PARTS[role] if cfg.inject else ""
+        return self.styler.invert(picture, cfg, parts, progress)
+
+    def join(self, prepared):
+        from ..inversion import join
+
+        return join(prepared)
+
+    def apply(self, prepared, cfg: StyleConfig, progress=None):
+        return self.styler.transfer(*(prepared[role] for role in self.roles), cfg, progress)
+
+
+METHOD = StyleID

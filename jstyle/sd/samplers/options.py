@@ -1,0 +1,83 @@
+"""Sampling: how pictures are sampled, for every command that paints. Starts no backbone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from ..rng import NUMPY, check_rng
+from . import SAMPLERS
+from .levels import EXPONENTIAL, KARRAS
+
+MOST_STEPS = 1000  # the training timesteps of Stable Diffusion
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures are sampled.
+
+    Args:
+        steps: Sampling steps.
+        guidance: Strength of classifier-free guidance, any finite number; 1 is without, and twice
+            as fast.
+        sampler: "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++2m", "unipc" or another
+            (`jstyle generate --sampler help` lists them). Not given means the model's own.
+        sigmas: Noise levels: "karras" or "exponential", for samplers that admit them. Not given
+            means the model's own spacing.
+        eta: Fresh noise per step, from 0 (none) to 1, for samplers that have that freedom (ddim).
+        rescale: Bring the deviation of the guided prediction back to the unguided one's, from 0
+            (off) to 1 (arXiv:2305.08891, section 3.4).
+        rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's (with
+            ":float16" as pipelines in half precision draw it).
+
+    Raises ValueError naming the option, its value and what is allowed.
+    """
+
+    steps: int = 50
+    guidance: float = 7.5
+    sampler: str | None = None
+    sigmas: str | None = None
+    eta: float = 0.0
+    rescale: float = 0.0
+    rng: str = NUMPY
+
+    def __post_init__(self):
+        check_rng(self.rng)
+        if not 1 <= self.steps <= MOST_STEPS:
+            raise ValueError(f"steps must be in 1..{MOST_STEPS}, got {self.steps}")
+        if not math.isfinite(self.guidance):
+            raise ValueError(f"guidance must be a finite number, got {self.guidance}")
+        check_sampler(self.sampler, self.sigmas, self.eta)
+        if not 0 <= self.rescale <= 1:
+            raise ValueError(f"rescale must be in [0, 1], got {self.rescale}")
+
+    def told(self) -> dict:
+        """These options by name, of a subclass too: for records."""
+        return {name: getattr(self, name) for name in FIELDS}
+
+    def walk(self) -> dict:
+        """The keyword arguments of StableDiffusion.sample that are options here."""
+        names = ("sampler", "sigmas", "eta", "guidance", "rescale")
+        return {name: getattr(self, name) for name in names}
+
+
+FIELDS = tuple(field.name for field in fields(Sampling))
+
+
+def check_sampler(sampler: str | None, sigmas: str | None, eta: float) -> None:
+    """Raise ValueError for a name that does not exist, or for what the sampler does not admit."""
+    if sampler is not None and sampler not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
+    if sigmas not in (None, KARRAS, EXPONENTIAL):
+        raise ValueError(f"sigmas must be {KARRAS} or {EXPONENTIAL}, got {sigmas!r}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be in [0, 1], got {eta}")
+    if sampler is None:
+        return
+    row = SAMPLERS[sampler]
+    if sigmas is not None and sigmas not in row.sigmas:
+        able = ", ".join(name for name, other in SAMPLERS.items() if sigmas in other.sigmas)
+        raise ValueError(f"sampler {sampler} admits no sigmas {sigmas}; these do: {able}")
+    if eta and not row.uses_eta:
+        able = ", ".join(name for name, other in SAMPLERS.items() if other.uses_eta)
+        raise ValueError(f"sampler {sampler} has no eta, got {eta}; {able} has")

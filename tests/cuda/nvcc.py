@@ -91,6 +91,9 @@ def compile_source(args: Arguments) -> int:
     rewritten.write_text(rewrite_launches(done.stdout) + start)
     flags = [f for f in args.flags if not f.startswith("-I")]
     words = ["-x", "c++", str(rewritten), "-x", "none", "-O2", "-fno-strict-aliasing"]
+    # Jittor's weight gradient reads one element past an array; with it g++ would never leave that
+    # loop. nvcc compiles host code without optimisation.
+    words.append("-fno-aggressive-loop-optimizations")
     status = subprocess.call(["g++", *words, "-fpermissive", "-w", *flags, "-o", args.output])
     if not status and not os.environ.get("KEEP_EMULATED"):
         rewritten.unlink()

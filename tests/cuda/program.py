@@ -169,7 +169,9 @@ def overflow(counts: Counts, folder: Path) -> Arrays:
     pictures(folder)
     cfg = config(folder, "overflow", precision="float16")
     run = Run(cfg, None, None, tiny.make_ours("sd2"))
-    found = {"before": np.concatenate([v.ravel() for v in values_of(run.trained.parameters).values()])}
+    found = {
+        "before": np.concatenate([v.ravel() for v in values_of(run.trained.parameters).values()])
+    }
     run.scale.value = 2.0**60
     found["skipped lr"] = np.array(run.step(0)["lr"])
     found["scale"] = np.array(run.scale.value)
@@ -218,12 +220,12 @@ def traffic(counts: Counts, folder: Path) -> Arrays:
 
 def score(counts: Counts, folder: Path) -> Arrays:
     """The score's networks with drawn weights."""
-    from jstyle.score.networks.backbones import alexnet, squeezenet, vgg16
+    from jstyle.score.networks.backbones import alexnet, squeezenet, vgg19
     from jstyle.score.networks.inception import Inception
 
     found = {}
     small, large = jt.array(picture(5, 64, 64)), jt.array(picture(6, 96, 96))
-    networks = {"alexnet": alexnet(), "squeezenet": squeezenet(), "vgg": vgg16()}
+    networks = {"alexnet": alexnet(), "squeezenet": squeezenet(), "vgg": vgg19()}
     with jt.no_grad():
         for name, network in networks.items():
             drawn(network)
@@ -233,6 +235,32 @@ def score(counts: Counts, folder: Path) -> Arrays:
         drawn(inception)
         for i, value in enumerate(flat(inception(large))):
             found[f"inception {i}"] = value.numpy()
+    return found
+
+
+def traps(counts: Counts, folder: Path) -> Arrays:
+    """A convolution with many channels in half precision, after the same one in float32: as Jittor
+    does it, and as this package does. On the CPU the values that are right."""
+    from jstyle.sd.kernels.convolution import convolve
+
+    rng = np.random.RandomState(0)
+    x = jt.array(rng.rand(1, 256, 6, 6).astype("float32"))
+    w = jt.array(rng.rand(8, 256, 3, 3).astype("float32") * 0.02)
+    plain = jt.nn.conv2d(x, w, None, 1, 1).numpy()
+    if runtime.device() == "cpu":
+        return dict.fromkeys(("ours", "gradient", "jittor", "jittor alone"), plain) | {
+            "gradient": jt.grad(convolve(x, w, 1, 1).sum(), w).numpy()
+        }
+    half, narrow = x.float16(), w.float16()
+    y = convolve(half, narrow, 1, 1)
+    found = {"ours": y.float32().numpy(), "gradient": jt.grad(y.float32().sum(), w).numpy()}
+    wide = jt.concat([half, half])  # of a size that float32 has not had
+    found["jittor alone"] = jt.nn.conv2d(wide, narrow, None, 1, 1)[:1].float32().numpy()
+    counts.take()
+    try:
+        found["jittor"] = jt.nn.conv2d(half, narrow, None, 1, 1).float32().numpy()
+    except RuntimeError:
+        found["refused"] = np.array(1)
     return found
 
 
@@ -249,11 +277,15 @@ def drawn(network) -> None:
 def flat(values) -> list:
     if isinstance(values, dict):
         values = list(values.values())
-    return [v for part in values for v in flat(part)] if isinstance(values, (list, tuple)) else [values]
+    return (
+        [v for part in values for v in flat(part)]
+        if isinstance(values, (list, tuple))
+        else [values]
+    )
 
 
 PROGRAMS: dict[str, Callable[[Counts, Path], Arrays]] = {
-    f.__name__: f for f in (networks, style, training, options, overflow, traffic, score)
+    f.__name__: f for f in (networks, style, training, options, overflow, traffic, traps, score)
 }
 
 

@@ -9,6 +9,7 @@ compiles its core for the device (six minutes on two cores). Nothing outside of 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -154,6 +155,19 @@ def write_nvcc(toolkit: Path) -> None:
     nvcc.chmod(0o755)
 
 
+def forget_kernels(folder: Path) -> None:
+    """Remove the compiled kernels where the stand-in for nvcc has changed since."""
+    digest = hashlib.sha256()
+    for source in [HERE / "nvcc.py", *sorted((HERE / "include").rglob("*.*"))]:
+        digest.update(source.read_bytes())
+    kept = folder / "stand-in.sha256"
+    if not kept.is_file() or kept.read_text() != digest.hexdigest():
+        for path in (folder / "home").glob(".cache/jittor/jt*/**/cu*/jit"):
+            say("the stand-in for nvcc has changed: kernels are compiled again")
+            shutil.rmtree(path)
+    kept.write_text(digest.hexdigest())
+
+
 def start_jittor() -> None:
     """Compile Jittor's core; it ends once, when it has renewed what it had loaded."""
     say("start Jittor on the device; where its core is not compiled yet, that takes minutes")
@@ -178,6 +192,7 @@ def make(wheels: Path | None, again: bool) -> None:
         functions.write_text("\n".join(sorted(fetch_headers(toolkit, wheels))))
     build_device(toolkit)
     write_nvcc(toolkit)
+    forget_kernels(folder)
     start_jittor()
     (folder / laboratory.STARTED).touch()
     say(f"the emulated CUDA device is in {folder}")

@@ -116,7 +116,7 @@ def find_lora(words: str) -> LoRA:
     except ValueError:
         weight = math.nan
     if not math.isfinite(weight):
-        raise ValueError(f"--lora {words}: the weight after the colon must be a number")
+        raise ValueError(f"--lora {words}: the weight after the colon must be a finite number")
     file = read_lora(name)
     return LoRA(file, _sha256_of(file.files), weight)
 

@@ -133,14 +133,22 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
+def require_finite(x: np.ndarray) -> None:
+    """Raise ValueError for a picture that holds NaN or infinity."""
+    if not np.isfinite(x).all():
+        raise ValueError(
+            "the picture holds values that are not finite (NaN or infinity); numbers that are too "
+            "large, such as of --guidance or of a LoRA's weight, lead there"
+        )
+
+
 def to_uint8(x) -> np.ndarray:
     """(B, 3, H, W) in [-1, 1], array or Var -> uint8 (B, H, W, 3); clamps, rounds half to even.
 
     Raises ValueError if a value is not finite, which would otherwise be saved as black.
     """
     x = np.asarray(x.numpy() if hasattr(x, "numpy") else x, np.float32)
-    if not np.isfinite(x).all():
-        raise ValueError("the picture holds values that are not finite (NaN or infinity)")
+    require_finite(x)
     pixels = np.rint((np.clip(x, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
     return pixels.transpose(0, 2, 3, 1)
 

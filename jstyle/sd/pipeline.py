@@ -21,6 +21,7 @@ from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
 from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
+from .image import require_finite
 from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
 from .samplers.options import Sampling
@@ -183,9 +184,14 @@ class StableDiffusion:
             return mean * self.vae.config.scaling_factor
 
     def decode(self, z: jt.Var) -> jt.Var:
-        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1]."""
+        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1].
+
+        Raises ValueError if the autoencoder's output holds a value that is not finite.
+        """
         with jt.no_grad():
-            return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
+            decoded = self.vae.decode(z / self.vae.config.scaling_factor)
+            require_finite(decoded.numpy())  # clipping turns NaN into a number, and hides it
+            return decoded.clamp(-1.0, 1.0)
 
     def plan(
         self,

@@ -14,6 +14,7 @@ from jstyle.sd.config import (
     check_together,
 )
 from jstyle.sd.config_json import ConfigError
+from jstyle.sd.samplers.own import CLASSES, NEAREST
 
 DOWN = ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
 UP = ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3
@@ -251,6 +252,19 @@ def test_old_schedules_are_put_right_and_that_is_told_in_one_line(old, told, cap
     assert len(caplog.messages) == (told is not None)
     if told:
         assert caplog.messages[0].startswith("scheduler_config.json: an old file; " + told)
+
+
+@pytest.mark.parametrize(
+    "name, extra",
+    [
+        *((name, {}) for name in [*CLASSES, *NEAREST]),
+        ("LCMScheduler", {"original_inference_steps": 50, "timestep_scaling": 10.0}),
+        ("DPMSolverSDEScheduler", {"noise_sampler_seed": None}),
+    ],
+)
+def test_every_scheduler_that_has_a_sampler_is_read(name, extra):
+    values = SCHEDULE_21 | extra | {"_class_name": name}
+    assert ScheduleConfig.from_json(values) == ScheduleConfig.from_json(SCHEDULE_21)
 
 
 def test_a_schedule_without_steps_offset_gets_1(caplog):

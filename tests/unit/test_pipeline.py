@@ -57,6 +57,13 @@ def test_shapes_and_ranges_are_as_documented(sd):
     assert back.shape == (2, 3, 32, 64) and back.min() >= -1 and back.max() <= 1
 
 
+def test_a_picture_of_nan_is_refused_and_not_clipped_to_black(sd):
+    z = np.zeros((1, 4, 8, 8), np.float32)
+    z[0, 0, 3, 3] = np.nan
+    with pytest.raises(ValueError, match="not finite"):
+        sd.decode(jt.array(z))
+
+
 def test_encoding_scales_the_posterior_mean(sd):
     image = jt.array(np.full((1, 3, 32, 32), 0.25, np.float32))
     mean = sd.vae.encode(image).numpy()[:, :4]

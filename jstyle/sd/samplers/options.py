@@ -20,7 +20,7 @@ class Sampling:
         guidance: Strength of classifier-free guidance, any finite number; 1 is without, and twice
             as fast.
         sampler: "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++2m", "unipc" or another
-            (`jstyle generate --sampler help` lists them). Not given means the model's own.
+            (a name that there is not lists all). Not given means the model's own.
         sigmas: Noise levels: "karras" or "exponential", for samplers that admit them. Not given
             means the model's own spacing.
         eta: Fresh noise per step, from 0 (none) to 1, for samplers that have that freedom (ddim).

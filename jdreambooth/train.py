@@ -78,6 +78,14 @@ def train(
         return Run(cfg, progress, on_sample, sd, stack).go()
 
 
+def _require_apart(cfg: TrainConfig) -> None:
+    """Raise ValueError for a run in a folder of pictures, where its plot would be one of them."""
+    for name in ("instance_dir", "class_dir"):
+        folder = getattr(cfg, name)
+        if folder is not None and Path(folder).resolve() == Path(cfg.out).resolve():
+            raise ValueError(f"{cfg.out}: is also the {name}; give the run a folder of its own")
+
+
 class Run:
     """One run: what it consists of, made in order."""
 
@@ -88,6 +96,7 @@ class Run:
         self.started = time.monotonic()
         self.ranks = Ranks()
         self.folder = Path(cfg.out)
+        _require_apart(cfg)
         self.stack = ExitStack() if stack is None else stack
         self.ranks.first_does(lambda: self.stack.enter_context(open_folder(cfg)))
         state = find_state(cfg, self.folder, self.ranks.count)

@@ -69,6 +69,14 @@ def test_one_bad_picture_is_named(run, tmp_path):
         run(instance_dir=str(folder))
 
 
+def test_a_run_does_not_go_where_its_plot_would_be_a_training_picture(run, tmp_path):
+    folder = make_pictures(tmp_path / "both")
+    before = sorted(folder.iterdir())
+    with pytest.raises(ValueError, match="is also the instance_dir; give the run a folder"):
+        run(instance_dir=str(folder), out=f"{folder}/../both")
+    assert sorted(folder.iterdir()) == before
+
+
 def test_only_bad_pictures(run, tmp_path):
     folder = tmp_path / "bad"
     folder.mkdir()

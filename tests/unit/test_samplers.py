@@ -11,6 +11,7 @@ from jstyle.sd import samplers
 from jstyle.sd.samplers import SAMPLERS, Level, Step, dpm_adaptive, lms, own
 from jstyle.sd.samplers.base import Run
 from jstyle.sd.samplers.levels import Levels
+from jstyle.sd.samplers.options import Sampling
 from jstyle.sd.schedule import Schedule
 from tests import mixture
 from tests.tolerances import assert_close, rel_l2
@@ -325,3 +326,9 @@ def test_a_models_file_names_its_sampler(config, expected):
 def test_an_unknown_class_is_refused():
     with pytest.raises(ValueError, match="_class_name = 'Foo' is not supported; supported: DDIM"):
         own({"_class_name": "Foo"})
+
+
+def test_more_steps_than_a_sampler_has_are_refused_before_anything_is_loaded():
+    assert Sampling(steps=50, sampler="lcm").steps == 50
+    with pytest.raises(ValueError, match="steps of sampler lcm must be .* 1 to 50, got 51"):
+        Sampling(steps=51, sampler="lcm")

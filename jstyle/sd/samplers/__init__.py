@@ -89,7 +89,14 @@ SAMPLERS = {
         dpm_adaptive.walk, levels.k_diffusion, "arXiv:2206.00927", 3, evaluations=None
     ),
     "unipc": Sampler(unipc.walk, levels.solver, "arXiv:2302.04867", 3, BOTH),
-    "lcm": Sampler(lcm.walk, lcm.spaced, "arXiv:2310.04378", 0, stochastic=True),
+    "lcm": Sampler(
+        lcm.walk,
+        lcm.spaced,
+        "arXiv:2310.04378",
+        0,
+        stochastic=True,
+        most_steps=lcm.ORIGINAL_STEPS,
+    ),
 }
 
 

@@ -46,6 +46,9 @@ class Sampling:
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance must be a finite number, got {self.guidance}")
         check_sampler(self.sampler, self.sigmas, self.eta)
+        most = SAMPLERS[self.sampler].most_steps if self.sampler is not None else None
+        if most is not None:
+            require_whole(f"steps of sampler {self.sampler}", self.steps, 1, most)
         if not 0 <= self.rescale <= 1:
             raise ValueError(f"rescale must be in [0, 1], got {self.rescale}")
 

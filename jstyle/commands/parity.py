@@ -7,8 +7,8 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -44,7 +44,7 @@ DEFAULTS = {"steps": 10, "seed": 0, "rng": NUMPY, "prompt": "a photograph of a c
 class Request:
     """What the user asked for. None: not given, so that a recording's own value may stand."""
 
-    model: str = "tiny"
+    model: str | hub.Source = "tiny"
     variant: str | None = None
     device: str = "auto"
     reference: str | None = None
@@ -92,9 +92,10 @@ def compare(
     """
     targets.require_free([Path(out) / REPORT, Path(out) / PAGE], overwrite)
     found = find_model(request.model, request.variant)
-    if request.inject_fault is not None:
-        check_module(found, request.inject_fault)
     with ExitStack() as stack:
+        found = stack.enter_context(in_a_folder(found))
+        if request.inject_fault is not None:
+            check_module(found, request.inject_fault)
         folder = stack.enter_context(files.output_folder(out))
         if against is None:
             require_reference()
@@ -128,20 +129,37 @@ def record(request: Request, folder: str, bar: Callable, overwrite: bool = False
     found, place = find_model(request.model, request.variant), Path(folder)
     if request.reference is not None:
         require_reference()
-    task, inputs = make_task(found, request)
-    written = [place / f"{name}.safetensors" for name in ("inputs", *task.stages)]
-    written = [] if targets.is_ours(place / "index.json") else written
-    targets.require_free([place / "index.json", place / "task.json", *written], overwrite)
-    with files.output_folder(place), bar(task.work) as progress:
-        (place / "index.json").unlink(missing_ok=True)
-        task.write(place, inputs)
-        if request.reference is not None:
-            run_reference(place, found, progress.update)
-        else:
-            sink = Recorder(place)
-            facts = _run_ours(found, request, task, inputs, sink, progress.update)
-            sink.finish(**{k: v for k, v in facts.items() if k != "peak_mib"})
+    with in_a_folder(found) as found:
+        task, inputs = make_task(found, request)
+        written = [place / f"{name}.safetensors" for name in ("inputs", *task.stages)]
+        written = [] if targets.is_ours(place / "index.json") else written
+        targets.require_free([place / "index.json", place / "task.json", *written], overwrite)
+        with files.output_folder(place), bar(task.work) as progress:
+            (place / "index.json").unlink(missing_ok=True)
+            task.write(place, inputs)
+            if request.reference is not None:
+                run_reference(place, found, progress.update)
+            else:
+                sink = Recorder(place)
+                facts = _run_ours(found, request, task, inputs, sink, progress.update)
+                sink.finish(**{k: v for k, v in facts.items() if k != "peak_mib"})
     return place
+
+
+@contextmanager
+def in_a_folder(model: Model) -> Iterator[Model]:
+    """The model in diffusers format, which PyTorch reads: a single file is written so for a while.
+
+    Raises as `start`, OSError if the temporary folder cannot hold it.
+    """
+    if not model.place.is_file:
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="jstyle-") as folder:
+        with start(model, "cpu") as started:
+            started.sd.save_pretrained(folder, "float32")
+        del started
+        yield replace(model, place=hub.Source(folder))
 
 
 def _refuse_ignored(request: Request) -> None:

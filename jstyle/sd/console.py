@@ -25,6 +25,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from . import ending
 from .ending import Terminated
 from .files import InputError
+from .hub import Source
 from .printable import error_line, visible
 from .reading import read_yaml_text, require_unicode
 
@@ -166,16 +167,40 @@ def add_device(parser: Parser) -> None:
 
 
 def add_model(parser: Parser) -> None:
-    """--model, --variant and --device."""
+    """--model, --variant, --prediction, --tokenizer and --device."""
     parser.add_argument(
         "--model",
         default="tiny",
-        help="tiny (shipped), a folder in diffusers format, sd21, or a hub id such as owner/name",
+        help="tiny (shipped), a folder in diffusers format, a .safetensors or .ckpt file of Stable "
+        "Diffusion 1.x or 2.x, sd21, or a hub id such as owner/name",
     )
     parser.add_argument(
         "--variant", type=str | None, default=None, help="of the weight files, such as fp16"
     )
+    add_single_file(parser)
     add_device(parser)
+
+
+def add_single_file(parser: Parser) -> None:
+    """--prediction and --tokenizer, for a model in one file."""
+    parser.add_argument(
+        "--prediction",
+        type=str | None,
+        default=None,
+        help="of a model in one file that does not say: v or epsilon",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        type=str | None,
+        default=None,
+        help="for a model in one file: a folder with vocab.json and merges.txt, or a hub id such "
+        "as openai/clip-vit-large-patch14",
+    )
+
+
+def model_source(args: Namespace) -> Source:
+    """The model that the options of `add_model` name. Raises HubError."""
+    return Source(args.model, args.variant, args.prediction, args.tokenizer)
 
 
 def asked_for(option: str, words: Sequence[str]) -> str | None:

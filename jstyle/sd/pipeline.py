@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, samplers, sampling, weights
+from . import hub, model_folder, samplers, sampling, single_file, weights
 from .clip import CLIPTextModel
-from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
+from .config import CLIPTextConfig, UNetConfig, VAEConfig, check_together
 from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
 from .noise import InjectedNoise, gaussian
@@ -83,42 +83,40 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, variant: str | None = None, progress: bool = False
+        cls, source: str | Path | hub.Source, variant: str | None = None, progress: bool = False
     ) -> StableDiffusion:
-        """Load a model: "tiny", a folder in diffusers format, "sd21", or a hub id "owner/name".
+        """Load a model: "tiny", a folder in diffusers format, "sd21", a hub id "owner/name", or a
+        hub.Source that names a single file and its tokenizer.
 
         variant: such as "fp16", for weight files named so. progress: show a bar over the parts.
         Half-precision files are widened to float32.
         Raises HubError, ConfigError or WeightsError (all ValueErrors) in one line.
         """
-        folder = hub.resolve(source, variant)
-        configs = {
-            part: config.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
-            for part, (config, _) in PARTS.items()
-        }
-        scheduler = hub.config_file(folder, "scheduler")
-        schedule = Schedule(
-            ScheduleConfig.from_json(hub.read_config(folder, "scheduler"), scheduler)
-        )
-        check_together(*configs.values())
-        stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
+        source = hub.as_source(source, variant)
+        found = (single_file if source.is_file else model_folder).find(source)
+        configs = found.configs
+        schedule = Schedule(configs["scheduler"])
+        check_together(*(configs[part] for part in PARTS))
+        for part in PARTS:
+            require_sizes(part, configs[part], *found.weights[part])
         longest = configs["text_encoder"].max_position_embeddings
-        tokenizer = Tokenizer.from_folder(folder / "tokenizer", longest)
+        tokenizer = Tokenizer.from_folder(found.tokenizer, longest, found.pad_token)
+        _require_tokens(tokenizer, found)
         modules = {}
+        for line in found.notes:
+            log.warning("%s: %s", source, line)
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])
-            path, tensors = stored[part]
+            tensors, path = found.weights[part]
             report = weights.load_strict(modules[part], tensors, where=path)
             modules[part].eval()
-            log.info(
-                "%s: %d tensors, %.1f MB, %s", path, report.count, report.bytes / 1e6, report.dtype
-            )
+            log.info("%s: %s", path, report)
         return cls(
             **modules,
             tokenizer=tokenizer,
             schedule=schedule,
             name=str(source),
-            tokenizer_folder=folder / "tokenizer",
+            tokenizer_folder=found.tokenizer,
         )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> None:
@@ -140,9 +138,12 @@ class StableDiffusion:
             weights.save(module, folder / part / f"{stem}.safetensors", dtype)
         schedule = {**self.schedule.config.to_json(), "clip_sample": False}
         write_json(folder / "scheduler" / hub.CONFIGS["scheduler"], schedule)
-        for source in sorted(self.tokenizer_folder.iterdir()):
-            if source.suffix in (".json", ".txt"):
-                _copy(source, folder / "tokenizer" / source.name)
+        if self.tokenizer.own_pad:
+            for source in sorted(self.tokenizer_folder.iterdir()):
+                if source.suffix in (".json", ".txt"):
+                    _copy(source, folder / "tokenizer" / source.name)
+        else:
+            self.tokenizer.save(folder / "tokenizer")
         write_json(folder / "model_index.json", MODEL_INDEX)
 
     @property
@@ -313,12 +314,14 @@ class StableDiffusion:
                 raise ValueError(f"{name} must be a multiple of {self.size_multiple}, got {size}")
 
 
-def _stored(folder: Path, part: str, variant: str | None, config) -> tuple[Path, dict]:
-    """The weights file of a part and its tensors, unread, whose sizes are the configuration's."""
-    path = hub.weight_file(folder, part, variant)
-    tensors = weights.read_weights(path)
-    require_sizes(part, config, tensors, path)
-    return path, tensors
+def _require_tokens(tokenizer: Tokenizer, found: model_folder.Found) -> None:
+    """A tokenizer that was given beside a model must be its own."""
+    there, wanted = len(tokenizer), found.configs["text_encoder"].vocab_size
+    if found.pad_token is not None and there != wanted:
+        raise hub.HubError(
+            f"{found.tokenizer}: a tokenizer of {there} tokens, and the model has {wanted}; "
+            "give --tokenizer with its own"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .pickles import Buildable, Known, read_pickle
+from .pickles import Buildable, Known, Label, read_pickle
 
 STORAGES = {  # class in `torch` -> NumPy type; bfloat16 is read as 16 bits and widened
     "DoubleStorage": "<f8",
@@ -27,6 +27,19 @@ STORAGES = {  # class in `torch` -> NumPy type; bfloat16 is read as 16 bits and 
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 LONGEST_NAME, MOST_AXES = 1000, 16
+# What trainers keep beside the weights. None of it is imported, made or called; it is left out.
+BESIDE = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "torchmetrics")
+BESIDE_TOO = {
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("_codecs", "encode"),
+    ("collections", "defaultdict"),
+    ("collections", "Counter"),
+    ("typing", "Any"),
+    ("torch", "device"),
+    ("builtins", "set"),
+    ("__builtin__", "set"),
+}
 
 
 class TorchFileError(ValueError):
@@ -117,6 +130,20 @@ class Array(Buildable):
         )
 
 
+class Unread(dict, Buildable):
+    """Something beside the tensors, such as the options of a training; nothing in it is used."""
+
+    def build(self, state: object) -> None:
+        pass
+
+
+class Inert(Label):
+    """A class or function that is known by name alone: whatever it would make is Unread."""
+
+    def __init__(self, name: str):
+        super().__init__(lambda *_: Unread(), name)
+
+
 class Reader:
     """Knows what may be asked for, and which number type each storage has."""
 
@@ -147,6 +174,8 @@ class Reader:
             return self.known[module, name]
         if module.startswith("__torch__"):  # the class of a module in the third layout
             return Known(Module)
+        if module.split(".")[0] in BESIDE or (module, name) in BESIDE_TOO:
+            return Inert(f"{module}.{name}")
         raise TorchFileError(f"asks for {module}.{name}; only tensors are read")
 
     def stored(self, pid) -> Storage:

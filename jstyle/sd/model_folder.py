@@ -1,0 +1,45 @@
+"""The parts of a model in a folder of diffusers' format, found and unread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from . import hub, weights
+from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
+
+CONFIGS = {
+    "unet": UNetConfig,
+    "vae": VAEConfig,
+    "text_encoder": CLIPTextConfig,
+    "scheduler": ScheduleConfig,
+}
+Tensors = Mapping[str, "weights.StoredTensor | np.ndarray"]
+
+
+class Found(NamedTuple):
+    """configs: component -> configuration. weights: part -> (name -> tensor, where they are).
+    tokenizer: folder of its files; pad_token: None for the folder's own. notes: for the user."""
+
+    configs: dict
+    weights: dict[str, tuple[Tensors, Path]]
+    tokenizer: Path
+    pad_token: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def find(source: hub.Source) -> Found:
+    """Raises HubError, ConfigError or WeightsError, one line."""
+    folder = hub.resolve(source)
+    configs = {
+        part: kind.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
+        for part, kind in CONFIGS.items()
+    }
+    stored = {}
+    for part in ("unet", "vae", "text_encoder"):
+        path = hub.weight_file(folder, part, source.variant)
+        stored[part] = (weights.read_weights(path), path)
+    return Found(configs, stored, folder / "tokenizer")

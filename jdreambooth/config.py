@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd import limits
+from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers.options import FIELDS, check_sampler
 
@@ -22,6 +23,7 @@ CASES = ("keep", "lower")
 TEMPLATE, SIDECAR, METADATA, AUTO = CAPTION_SOURCES = ("template", "sidecar", "metadata", "auto")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
+OF_ONE_FILE = ("prediction", "tokenizer")  # of models in one file; others are silent about them
 OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
 PLACES = frozenset(("instance_dir", "captions", "class_dir"))  # what is there counts, not where
 # What moves no trained number: none of it is in what a run saves.
@@ -43,8 +45,11 @@ class TrainConfig:
         instance_dir: Folder with the pictures to learn; or a folder of folders like "10_sks fox",
             whose pictures are drawn ten times where those of "1_..." are drawn once.
         out: Folder of the run; everything is written there.
-        model: "tiny" (shipped), a folder in diffusers format, "sd21", or a hub id "owner/name".
+        model: "tiny" (shipped), a folder in diffusers format, a .safetensors or .ckpt file of
+            Stable Diffusion 1.x or 2.x, "sd21", or a hub id "owner/name".
         variant: Of the weight files, such as fp16.
+        prediction: Of a model in one file that does not say: "v" or "epsilon".
+        tokenizer: For a model in one file: a folder with vocab.json and merges.txt, or a hub id.
         device: "cpu", "cuda", or "auto": cuda where Jittor can use it.
         instance_prompt: The caption of every picture. "{stem}" stands for the file's name without
             suffix, underscores as spaces and trailing ones dropped: "{stem} in style_05".
@@ -117,6 +122,8 @@ class TrainConfig:
     out: str
     model: str = "tiny"
     variant: str | None = None
+    prediction: str | None = None
+    tokenizer: str | None = None
     device: str = "auto"
     instance_prompt: str | None = None
     captions: str | None = None
@@ -212,7 +219,13 @@ class TrainConfig:
 
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
-        return asdict(self)
+        found = asdict(self)
+        return {n: v for n, v in found.items() if not (n in OF_ONE_FILE and v is None)}
+
+    @property
+    def source(self) -> Source:
+        """The model that is trained."""
+        return Source(self.model, self.variant, self.prediction, self.tokenizer)
 
     def of_run(self) -> dict:
         """The options that stay the same if the run is moved, stopped and continued."""
@@ -268,6 +281,8 @@ _CHECKS = {
     **dict.fromkeys(("instance_prompt", "captions", "class_dir", "resume"), _TEXT),
     **dict.fromkeys(("random_flip", "skip_bad_images", "train_text_encoder"), _SWITCH),
     "gradient_checkpointing": _SWITCH,
+    "prediction": _one_of(PREDICTIONS),
+    "tokenizer": _TEXT,
     "device": _one_of(DEVICES),
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),

@@ -91,7 +91,7 @@ def load_model(run: Run, step: int | None) -> StableDiffusion:
     cfg = run.config
     if step is not None and run.trainable.whole_model:
         return StableDiffusion.from_pretrained(run.results[step])
-    sd = StableDiffusion.from_pretrained(cfg.model, cfg.variant)
+    sd = StableDiffusion.from_pretrained(cfg.source)
     if step is not None:
         run.trainable.put_on(sd, run.results[step])
     return sd

@@ -97,7 +97,7 @@ class Run:
         if self.ranks.first:
             log.info("%s: %s; captions: %s", cfg.instance_dir, told(pictures), found.told())
         self.captions = captions
-        self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
+        self.sd = sd or StableDiffusion.from_pretrained(cfg.source)
         self.data = self._dataset(pictures, captions)
         self.trained = find_trainable(cfg.train)(self.sd, cfg)
         named = self.trained.parameters

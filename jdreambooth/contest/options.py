@@ -99,7 +99,8 @@ SECTIONS = {
 NOT_HERE = {  # options of the classes that a section does not have, and why
     **dict.fromkeys(("instance_dir", "out", "resume"), "the contest knows it"),
     **dict.fromkeys(
-        ("model", "variant", "size_px"), "it is the same for all styles: put it at top"
+        ("model", "variant", "prediction", "tokenizer", "size_px"),
+        "it is the same for all styles: put it at top",
     ),
     "device": "it is given on the command line",
 }
@@ -190,7 +191,7 @@ def _up_to(steps: int, counts: str | list[int]) -> str | None:
 
 
 def build(sections: Mapping[str, dict | None], style: str, wide: Mapping) -> StyleOptions:
-    """The options of a style. wide: what is the same for all styles: model, variant, size_px.
+    """The options of a style. wide: what is the same for all styles, as the model.
 
     Raises OptionError, beginning with the section, for values that are not allowed.
     """

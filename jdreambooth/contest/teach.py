@@ -28,7 +28,7 @@ log = logging.getLogger("jdreambooth")
 PRIOR_OPTIONS = ("class_prompt", "num_class_images", "class_steps", "class_guidance", "seed", "rng")
 PRIOR_OPTIONS += ("sampler", "sigmas", "eta", "rescale")
 KNOWN_BY_CONTENT = ("instance_dir", "captions", "instance_prompt", "caption_case", "class_dir")
-THE_SAME_FOR_ALL = ("model", "variant", "size_px")
+THE_SAME_FOR_ALL = ("model", "variant", "prediction", "tokenizer", "size_px")
 CHECKPOINTS = "checkpoints"
 
 

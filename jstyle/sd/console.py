@@ -183,12 +183,20 @@ def add_model(parser: Parser) -> None:
 
 def add_single_file(parser: Parser) -> None:
     """--prediction and --tokenizer, for a model in one file."""
+    add_prediction(parser)
+    add_tokenizer(parser)
+
+
+def add_prediction(parser: Parser) -> None:
     parser.add_argument(
         "--prediction",
         type=str | None,
         default=None,
         help="of a model in one file that does not say: v or epsilon",
     )
+
+
+def add_tokenizer(parser: Parser) -> None:
     parser.add_argument(
         "--tokenizer",
         type=str | None,

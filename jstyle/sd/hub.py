@@ -129,6 +129,7 @@ def tokenizer_folder(source: Source) -> Path:
     """
     if not source.is_file:
         return resolve(source) / "tokenizer"
+    _checkpoint(source)
     if source.tokenizer is None:
         raise HubError(
             f"{source}: a single file holds no tokenizer; give --tokenizer with a folder that has "

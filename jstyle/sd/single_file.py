@@ -24,6 +24,7 @@ from .model_folder import CONFIGS, Found
 from .model_kinds import require_checkpoint
 from .reading import parse_json
 from .schedule import PredictionType, alphas_cumprod
+from .targets import MODEL_KEY
 from .torch_zip import TorchFileError, read_tensors
 from .weights import (
     StoredTensor,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 Tensors = dict[str, StoredTensor | np.ndarray]
 
 PARTS = ("unet", "vae", "text_encoder")
-ABOUT = "jstyle.model"  # metadata: the configurations of a file written here
+ABOUT = MODEL_KEY  # metadata: the configurations of a file written here
 SAID = "modelspec.prediction_type"  # metadata of several programs: "epsilon" or "v"
 V_KEY, ZERO_SNR_KEY, ABAR = "v_pred", "ztsnr", "alphas_cumprod"
 PREDICTIONS = {"v": PredictionType.V.value, "epsilon": PredictionType.EPSILON.value}

@@ -22,7 +22,7 @@ PAINTED = {**PRIOR, "class_steps": 3}
 TEXT = {"train_text_encoder": True}
 SAMPLES = {"sample_prompts", "sample_steps", "sample_guidance"}  # tests/cli, where they are drawn
 ELSEWHERE = {  # tests below, each of its own
-    "instance_dir", "out", "model", "variant", "device", "captions", "skip_bad_images",
+    "instance_dir", "out", "model", "variant", "prediction", "tokenizer", "device", "captions", "skip_bad_images",
     "gradient_checkpointing", "precision", "sample_every", "resume",
 } | SAMPLES  # fmt: skip
 

@@ -22,13 +22,15 @@ Tensors = Mapping[str, "weights.StoredTensor | np.ndarray"]
 
 class Found(NamedTuple):
     """configs: component -> configuration. weights: part -> (name -> tensor, where they are).
-    tokenizer: folder of its files; pad_token: None for the folder's own. notes: for the user."""
+    tokenizer: folder of its files; pad_token: None for the folder's own. notes: for the user.
+    scheduler: its file as it is, which names a sampler too; None: there is no such file."""
 
     configs: dict
     weights: dict[str, tuple[Tensors, Path]]
     tokenizer: Path
     pad_token: str | None = None
     notes: tuple[str, ...] = ()
+    scheduler: dict | None = None
 
 
 def find(source: hub.Source) -> Found:
@@ -42,4 +44,5 @@ def find(source: hub.Source) -> Found:
     for part in ("unet", "vae", "text_encoder"):
         path = hub.weight_file(folder, part, source.variant)
         stored[part] = (weights.read_weights(path), path)
-    return Found(configs, stored, folder / "tokenizer")
+    scheduler = hub.read_config(folder, "scheduler")
+    return Found(configs, stored, folder / "tokenizer", scheduler=scheduler)

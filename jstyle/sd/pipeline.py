@@ -24,6 +24,7 @@ from .files import atomic_write, write_json
 from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
 from .samplers.options import Sampling
+from .samplers.own import Own, own
 from .schedule import Schedule
 from .sizes import require_sizes
 from .startup import jt
@@ -64,10 +65,10 @@ class StableDiffusion:
         schedule: Schedule,
         name: str = "model",
         tokenizer_folder: Path | None = None,
-        own_sampler: tuple[str, str | None] = ("ddim", None),
+        own_sampler: Own | None = None,
     ):
         """tokenizer_folder: where `save_pretrained` copies the tokenizer's files from.
-        own_sampler: the sampler and sigmas that the model's scheduler file asks for.
+        own_sampler: what the model's scheduler file asks for; None: DDIM.
 
         Raises ConfigError if the parts do not fit together.
         """
@@ -79,7 +80,8 @@ class StableDiffusion:
             )
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
-        self.tokenizer_folder, self.own_sampler = tokenizer_folder, own_sampler
+        self.tokenizer_folder = tokenizer_folder
+        self.own_sampler = own_sampler or own(schedule.config.to_json())
 
     @classmethod
     def from_pretrained(
@@ -117,6 +119,7 @@ class StableDiffusion:
             schedule=schedule,
             name=str(source),
             tokenizer_folder=found.tokenizer,
+            own_sampler=None if found.scheduler is None else own(found.scheduler),
         )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> None:
@@ -197,17 +200,19 @@ class StableDiffusion:
 
         Raises ValueError for what the sampler or the schedule does not admit.
         """
+        spacing = None
         if sampler is None:
-            sampler, own = self.own_sampler
-            sigmas = own if sigmas is None else sigmas
-        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
+            sampler, own_sigmas, spacing, _ = self.own_sampler
+            sigmas = own_sigmas if sigmas is None else sigmas
+        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta, spacing)
 
     def resolved(self, how: Sampling) -> Sampling:
-        """`how` with the sampler named, where it left that to the model."""
+        """`how` with the sampler named, where it left that to the model: for records."""
         if how.sampler is not None:
             return how
-        sampler, sigmas = self.own_sampler
-        return replace(how, sampler=sampler, sigmas=how.sigmas or sigmas)
+        return replace(
+            how, sampler=self.own_sampler.sampler, sigmas=how.sigmas or self.own_sampler.sigmas
+        )
 
     def sample(
         self,

@@ -152,7 +152,7 @@ def test_prediction_and_tokenizer_are_those_of_a_model_in_one_file(config, tmp_p
     write_checkpoint(tiny.make_ours("sd1"), path, "float32")
     with pytest.raises(ValueError, match="holds no tokenizer; give --tokenizer"):
         train(config(model=str(path)))
-    given = {"model": str(path), "tokenizer": "tiny", "steps": 1}
+    given = {"model": str(path), "tokenizer": "tiny", "steps": 1, "size_px": 64}
     found = {}
     for said in (None, "v"):
         report = train(config(**given, prediction=said, out=str(tmp_path / str(said))))

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from jstyle.sd.files import InputError
-from jstyle.sd.reading import read_yaml_text
+from jstyle.sd.reading import read_yaml_text, yaml_fault
 
 
 class YamlError(ValueError):
@@ -54,12 +54,10 @@ def read_yaml(path: str | Path) -> dict:
     except InputError as error:
         raise YamlError(str(error)) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f", line {mark.line + 1}"
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        line, reason = yaml_fault(error)
         raise YamlError(f"{path}{line}: {reason}") from None
-    except (ValueError, OverflowError) as error:  # a number of 5,000 digits, a 13th month
-        raise YamlError(f"{path}: {error}") from None
+    except (ValueError, OverflowError):
+        raise YamlError(f"{path}: holds a number of thousands of digits, or no date") from None
     if found is None:
         return {}
     if not isinstance(found, dict):

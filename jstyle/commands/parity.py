@@ -22,6 +22,7 @@ from ..parity.report import Report
 from ..parity.task import STAGES, ParityError, Task, check_stages, draw_inputs
 from ..sd import files, hub, image, parts, targets
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
+from ..sd.folders import filled_folder
 from ..sd.limits import SAMPLING_STEPS, SEED, SIDE_PX, require_whole
 from ..sd.rng import NUMPY
 from ..sd.tokenizer import Tokenizer
@@ -132,13 +133,12 @@ def record(request: Request, folder: str, bar: Callable, overwrite: bool = False
     written = [place / f"{name}.safetensors" for name in ("inputs", *task.stages)]
     written = [] if targets.is_ours(place / "index.json") else written
     targets.require_free([place / "index.json", place / "task.json", *written], overwrite)
-    with files.output_folder(place), bar(task.work) as progress:
-        (place / "index.json").unlink(missing_ok=True)
-        task.write(place, inputs)
+    with filled_folder(place, last="index.json") as made, bar(task.work) as progress:
+        task.write(made, inputs)
         if request.reference is not None:
-            run_reference(place, found, progress.update)
+            run_reference(made, found, progress.update)
         else:
-            sink = Recorder(place)
+            sink = Recorder(made)
             facts = _run_ours(found, request, task, inputs, sink, progress.update)
             sink.finish(**{k: v for k, v in facts.items() if k != "peak_mib"})
     return place

@@ -190,3 +190,10 @@ def require_yaml(text: str, where: object) -> None:
                 raise InputError(f"{line}: nested deeper than {DEEPEST} levels")
     except yaml.YAMLError:
         return
+
+
+def yaml_fault(error: Exception) -> tuple[str, str]:
+    """Where a file is no YAML, as ", line 3" or "", and why."""
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None else f", line {mark.line + 1}"
+    return line, getattr(error, "problem", None) or " ".join(str(error).split())

@@ -1,4 +1,4 @@
-"""What the options are tried with: a table of hostile values, and what answers to them look like."""
+"""A table of hostile values for options, and what the answers to them must look like."""
 
 from __future__ import annotations
 
@@ -67,6 +67,28 @@ def make_files(folder: Path) -> None:
     os.mkfifo(folder / "pipe")
 
 
+KINDS = {  # of values in YAML; for each key most are of a wrong one
+    "nothing": "null",
+    "yes": "true",
+    "minus two": "-2",
+    "beyond": str(10**30),
+    "no number": ".nan",
+    "infinite": ".inf",
+    "empty text": '""',
+    "text": "nonsense",
+    "half a character": r'"\ud800"',
+    "zero character": r'"\0"',
+    "date": "2026-01-02",
+    "list": "[]",
+    "mixed list": "[1, x, null, {a: 1}]",
+    "object": "{a: 1}",
+    "odd keys": "{1: 2, null: 3, [4]: 5}",
+    "nested": "{a: {b: [{c: [[[1]]]}]}}",
+    "bytes": "!!binary aGVsbG8=",
+    "set": "!!set {a, b}",
+    "alias": "[&x 1, *x]",
+    "unclosed": "{",
+}
 VALUES = {**TEXTS, **{f"path of {name}": name for name in PLACES}}
 
 # Words that only Python or a library would say.
@@ -77,7 +99,7 @@ FOREIGN = re.compile(
     r"Expected a <|must be str|not JSON serializable|out of range|indices must|not subscriptable|"
     r"Value \"|while (?:parsing|scanning|constructing)|Validation|set_int_max|Exceeds the limit|"
     r"unexpected type|not enough values|too many values|too large to convert|month must be|"
-    r"surrogates not allowed|NotImplemented|AssertionError|KeyError|TypeError|ValueError"
+    r"surrogates not allowed|datetime|NotImplemented|AssertionError|KeyError|TypeError|ValueError"
 )
 
 
@@ -102,15 +124,22 @@ def fault_of(code: object, error: str, option: str, value: str) -> str | None:
 def is_named(error: str, option: str, value: str) -> bool:
     """Whether the line says which option it is about, by its name or by the value."""
     name = option.lstrip("-").rstrip("+")
-    names = {name, name.replace("-", "_"), name.replace("-", " ")}
+    names = {
+        name,
+        "the words",
+        "config.yaml, line",
+        "config.yaml: config ",
+        name.replace("-", "_"),
+        name.replace("-", " "),
+    }
     if not value.strip():  # said by what it is
         return "empty" in error or "blank" in error or any(n in error for n in names)
-    shown = (
-        value,
-        " ".join(value.split()),
-        repr(value)[1:-1],
-        value.encode("unicode_escape").decode(),
+    first = value.partition(",")[0]  # of a list, each is named
+    spelt = (repr(value)[1:-1], value.encode("unicode_escape").decode())
+    starts = tuple(
+        t[:40]
+        for t in (value, value.strip(".-"), first, " ".join(value.split()), *spelt)
+        if t.strip()
     )
-    starts = tuple(text[:40] for text in shown if text.strip())
     said = error.partition(": error: ")[2].partition(" (see ")[0]
     return any(text in said for text in (*names, *starts))

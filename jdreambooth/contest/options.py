@@ -141,6 +141,8 @@ def as_section(section: str, value) -> dict | None:
         return None
     if not isinstance(value, dict):
         raise OptionError(f"{section} must hold options, or be true or false, got {value!r}")
+    if not isinstance(value.get("method", DEFAULT), str):
+        raise OptionError(f"{section}: method must be text, got {value['method']!r}")
     try:
         kind = class_of(section, value)
     except ValueError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from jstyle.sd.files import InputError
-from jstyle.sd.reading import read_yaml_text, yaml_fault
+from jstyle.sd.reading import read_yaml_text, require_plain, yaml_fault
 
 
 class YamlError(ValueError):
@@ -34,8 +34,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
-_Loader.yaml_implicit_resolvers = {
-    first: list(found) for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+_Loader.yaml_implicit_resolvers = {  # a date is text: no option is one
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(  # as in YAML 1.2: no dot needed before an exponent
     "tag:yaml.org,2002:float",
@@ -51,13 +52,14 @@ def read_yaml(path: str | Path) -> dict:
     """
     try:
         found = yaml.load(read_yaml_text(path), _Loader)
+        require_plain(found, path)
     except InputError as error:
         raise YamlError(str(error)) from None
     except yaml.YAMLError as error:
         line, reason = yaml_fault(error)
         raise YamlError(f"{path}{line}: {reason}") from None
     except (ValueError, OverflowError):
-        raise YamlError(f"{path}: holds a number of thousands of digits, or no date") from None
+        raise YamlError(f"{path}: holds a number of thousands of digits") from None
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -25,7 +25,7 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from . import ending
 from .ending import Terminated
 from .files import InputError
-from .option_values import dashed, plain, require_harmless
+from .option_values import dashed, plain, require_harmless, require_kinds, with_lists
 from .printable import error_line, visible
 from .reading import read_yaml_text, require_unicode, yaml_fault
 from .targets import WRONG_PATHS
@@ -60,6 +60,12 @@ class ConfigFile(ActionConfigFile):
         parser.config_file = values
         if not isinstance(found, (dict, type(None))):
             raise UsageError(f"{values}: must hold options with values, such as steps: 30")
+        try:
+            listed = with_lists(found or {}, parser._actions)
+        except InputError as error:
+            raise UsageError(f"{values}: {error}") from None
+        if listed != found:
+            text = yaml.safe_dump(listed, allow_unicode=True)
         if found:
             self.apply_config(parser, cfg, self.dest, text)
 
@@ -95,6 +101,7 @@ class Parser(ArgumentParser):
         try:
             require_harmless(words)
             args = self.parse_args(words)
+            require_kinds(vars(args), self._actions)
             if self.presets:
                 if args.preset not in self.presets:
                     allowed = ", ".join(self.presets)
@@ -104,7 +111,7 @@ class Parser(ArgumentParser):
         except UsageError:
             raise
         except InputError as error:
-            raise UsageError(str(error)) from None
+            raise UsageError(self._placed(str(error), words)) from None
         except RecursionError:
             raise UsageError("a value is nested too deeply") from None
         except (ArgumentError, TypeError, ValueError) as error:  # TypeError: YAML of an odd shape

@@ -20,6 +20,7 @@ from .files import InputError, require_file
 LARGEST = 1 << 28  # bytes of a text file
 LARGEST_YAML = 1 << 20  # 28 styles with every option take a hundredth of it
 DEEPEST = 64  # lists and objects inside each other
+TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null"))
 MARKS = {  # the longer one first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -111,7 +112,7 @@ def parse_json(text: str | bytes, where: object, hook: Callable | None = None) -
         raise InputError(f"{where}: nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
-    _require_plain(found, where)
+    require_plain(found, where)
     return found
 
 
@@ -126,8 +127,11 @@ def _finite(text: str) -> float:
     return value
 
 
-def _require_plain(found: Any, where: object) -> None:
-    """Walks without recursion, so that depth cannot hurt."""
+def require_plain(found: Any, where: object) -> None:
+    """Raise InputError for nesting beyond DEEPEST and for texts that no file holds.
+
+    Walks without recursion, so that depth cannot hurt.
+    """
     level = [found]
     for _ in range(DEEPEST + 1):
         below = []
@@ -182,6 +186,8 @@ def require_yaml(text: str, where: object) -> None:
             line = f"{where}, line {event.start_mark.line + 1}"
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(f"{line}: *{event.anchor} repeats a value; write it out instead")
+            if getattr(event, "tag", None) not in (None, *TAGS):
+                raise InputError(f"{line}: the tag {event.tag} is not taken; write the value alone")
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
@@ -196,4 +202,5 @@ def yaml_fault(error: Exception) -> tuple[str, str]:
     """Where a file is no YAML, as ", line 3" or "", and why."""
     mark = getattr(error, "problem_mark", None)
     line = "" if mark is None else f", line {mark.line + 1}"
-    return line, getattr(error, "problem", None) or " ".join(str(error).split())
+    reason = getattr(error, "problem", None) or " ".join(str(error).split())
+    return line, "a key must be a plain word" if "unhashable" in reason else reason

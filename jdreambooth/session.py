@@ -49,7 +49,9 @@ class Session:
             if self.bar is not None:
                 self.bar.close()
             self.bar, self.stage = self.make_bar(total), stage
-            self.bar.set_description("class pictures" if stage == "class" else "training")
+            self.bar.set_description(
+                "class pictures" if stage == "class" else "training", refresh=False
+            )
         self.bar.update(done - self.bar.n)
         if metrics:
             self.bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)

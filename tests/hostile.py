@@ -138,8 +138,15 @@ def is_named(error: str, option: str, value: str) -> bool:
     spelt = (repr(value)[1:-1], value.encode("unicode_escape").decode())
     starts = tuple(
         t[:40]
-        for t in (value, value.strip(".-"), first, " ".join(value.split()), *spelt)
+        for t in (
+            value,
+            value.strip(".-"),
+            first,
+            " ".join(value.split()),
+            "".join(value.split()),
+            *spelt,
+        )
         if t.strip()
     )
     said = error.partition(": error: ")[2].partition(" (see ")[0]
-    return any(text in said for text in (*names, *starts))
+    return any(text in said for text in (*names, *starts)) or name in said.lower()

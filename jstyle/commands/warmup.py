@@ -55,7 +55,7 @@ def warm_up(
         stages = [stage for task in tasks for stage in STAGES[task](started, cfg)]
         with bar(len(stages)) as progress:
             for name, run in stages:
-                progress.set_postfix_str(name)
+                progress.set_postfix_str(name, refresh=False)
                 before = perf_counter()
                 run()
                 done.seconds[name] = perf_counter() - before

@@ -75,7 +75,8 @@ class ContestConfig:
         """With paths that are relative to this file taken from its folder."""
         for section, name in (("train", "captions"), ("train", "class_dir"), ("generate", "init")):
             path = (sections[section] or {}).get(name)
-            if isinstance(path, str) and path not in ("", AVERAGE, *CAPTION_SOURCES):
+            words = ("", AVERAGE, *CAPTION_SOURCES)  # the empty text is refused where it is checked
+            if isinstance(path, str) and path.strip() not in words:
                 sections[section] = {**sections[section], name: str(self.folder / path)}
         return sections
 

@@ -58,8 +58,11 @@ def key_of(inputs: dict) -> str:
 
 
 def digest(path: Path) -> str:
-    """A hash of a file's contents; of a file above WHOLE, of its size and of both its ends."""
-    size = path.stat().st_size
+    """A hash of a file's contents; of a file above WHOLE, of its size and of both its ends.
+
+    Raises InputError for what is no regular file.
+    """
+    size = files.require_file(path).stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE:
             return hashlib.sha256(file.read()).hexdigest()

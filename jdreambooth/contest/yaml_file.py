@@ -30,6 +30,12 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"{key.value!r} is given twice", key.start_mark
                 )
             found[key.value] = self.construct_object(value, deep=True)
+            try:
+                require_plain(found[key.value], key.value)
+            except InputError as error:
+                raise yaml.constructor.ConstructorError(
+                    None, None, str(error), value.start_mark
+                ) from None
         return found
 
 

@@ -7,6 +7,7 @@ What a file holds and the code does not implement is refused by name: a reader t
 from __future__ import annotations
 
 from dataclasses import fields
+from math import inf
 from typing import Any, ClassVar
 
 from .limits import is_whole
@@ -54,7 +55,7 @@ def whole(config: Any, *keys: str, least: int = 1) -> None:
 def positive(config: Any, *keys: str) -> None:
     for key in keys:
         value = getattr(config, key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
             refuse(key, value, "a number above 0")
 
 

@@ -68,6 +68,7 @@ class ConfigFile(ActionConfigFile):
             text = yaml.safe_dump(listed, allow_unicode=True)
         if found:
             self.apply_config(parser, cfg, self.dest, text)
+            cfg[self.dest][-1] = values  # which file it was, where jsonargparse saw a text
 
 
 class Parser(ArgumentParser):

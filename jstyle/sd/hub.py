@@ -92,7 +92,7 @@ def config_file(folder: Path, component: str) -> Path:
 def read_config(folder: Path, component: str) -> dict:
     """The parsed configuration of a component. Raises HubError if it is no JSON object."""
     try:
-        return read_object(config_file(folder, component))
+        return read_object(config_file(folder, component), infinite=True)
     except InputError as error:
         raise HubError(str(error)) from None
 

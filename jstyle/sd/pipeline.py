@@ -24,6 +24,7 @@ from .files import atomic_write, write_json
 from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
 from .samplers.options import Sampling
+from .samplers.own import Own, own
 from .schedule import Schedule
 from .sizes import require_sizes
 from .startup import jt
@@ -64,10 +65,10 @@ class StableDiffusion:
         schedule: Schedule,
         name: str = "model",
         tokenizer_folder: Path | None = None,
-        own_sampler: tuple[str, str | None] = ("ddim", None),
+        own_sampler: Own | None = None,
     ):
         """tokenizer_folder: where `save_pretrained` copies the tokenizer's files from.
-        own_sampler: the sampler and sigmas that the model's scheduler file asks for.
+        own_sampler: what the model's scheduler file asks for; None: DDIM.
 
         Raises ConfigError if the parts do not fit together.
         """
@@ -79,7 +80,8 @@ class StableDiffusion:
             )
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
-        self.tokenizer_folder, self.own_sampler = tokenizer_folder, own_sampler
+        self.tokenizer_folder = tokenizer_folder
+        self.own_sampler = own_sampler or own(schedule.config.to_json())
 
     @classmethod
     def from_pretrained(
@@ -96,10 +98,9 @@ class StableDiffusion:
             part: config.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
             for part, (config, _) in PARTS.items()
         }
-        scheduler = hub.config_file(folder, "scheduler")
-        schedule = Schedule(
-            ScheduleConfig.from_json(hub.read_config(folder, "scheduler"), scheduler)
-        )
+        scheduler = hub.read_config(folder, "scheduler")
+        where = hub.config_file(folder, "scheduler")
+        schedule = Schedule(ScheduleConfig.from_json(scheduler, where))
         check_together(*configs.values())
         stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
         longest = configs["text_encoder"].max_position_embeddings
@@ -119,6 +120,7 @@ class StableDiffusion:
             schedule=schedule,
             name=str(source),
             tokenizer_folder=folder / "tokenizer",
+            own_sampler=own(scheduler),
         )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> None:
@@ -196,17 +198,19 @@ class StableDiffusion:
 
         Raises ValueError for what the sampler or the schedule does not admit.
         """
+        spacing = None
         if sampler is None:
-            sampler, own = self.own_sampler
-            sigmas = own if sigmas is None else sigmas
-        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
+            sampler, own_sigmas, spacing, _ = self.own_sampler
+            sigmas = own_sigmas if sigmas is None else sigmas
+        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta, spacing)
 
     def resolved(self, how: Sampling) -> Sampling:
-        """`how` with the sampler named, where it left that to the model."""
+        """`how` with the sampler named, where it left that to the model: for records."""
         if how.sampler is not None:
             return how
-        sampler, sigmas = self.own_sampler
-        return replace(how, sampler=sampler, sigmas=how.sigmas or sigmas)
+        return replace(
+            how, sampler=self.own_sampler.sampler, sigmas=how.sigmas or self.own_sampler.sigmas
+        )
 
     def sample(
         self,

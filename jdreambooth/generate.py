@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def mean_picture(paths: list[Path], size_px: int) -> np.ndarray:
     return np.mean([image.load(path, size_px) for path in paths], axis=0, dtype=np.float32)
 
 
-def paint(sd: StableDiffusion, *how, advance: Callable[[], None] | None = None) -> np.ndarray:
+def paint(sd: StableDiffusion, *how: Any, advance: Callable[[], None] | None = None) -> np.ndarray:
     """`make_picture` as uint8 (S, S, 3)."""
     return image.to_uint8(make_picture(sd, *how, advance=advance))[0]
 
@@ -134,5 +134,5 @@ class _Silent:
         pass
 
 
-def progress_of(bar: Callable | None, total: int):
+def progress_of(bar: Callable | None, total: int) -> Any:
     return _Silent() if bar is None else bar(total)

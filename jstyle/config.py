@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .sd.limits import SIDE_PX, require_whole
@@ -83,7 +84,7 @@ class StyleConfig:
             require_whole("size_px", self.size_px, 8, SIDE_PX)
 
     @classmethod
-    def preset(cls, name: str, **overrides) -> StyleConfig:
+    def preset(cls, name: str, **overrides: object) -> StyleConfig:
         """The settings called `name` ("paper", "report", "high-style"), some of them replaced."""
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
@@ -106,7 +107,7 @@ def parse_gamma(gamma: float | str) -> tuple[float, float]:
     return hi, lo
 
 
-def parse_window(window) -> tuple[int, int] | None:
+def parse_window(window: str | Sequence[int] | None) -> tuple[int, int] | None:
     """(LO, HI) of "LO:HI", a pair of integers or None."""
     if window is None:
         return None

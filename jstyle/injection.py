@@ -58,7 +58,9 @@ def of_rows(features: jt.Var, rows: Sequence[Row]) -> jt.Var:
     return jt.concat([features[row.picture : row.picture + 1] for row in rows])
 
 
-def inject(q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float):
+def inject(
+    q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float
+) -> tuple[jt.Var, jt.Var, jt.Var]:
     """(q, k, v) of the injected attention for the result's queries q (B, tokens, heads, head_dim);
     the content's q_c and the style's k_s and v_s have a batch of B or 1."""
     mixed = tau * (gamma * q_c + (1.0 - gamma) * q)  # tau on the queries is tau on the logits

@@ -124,7 +124,7 @@ def keys_of(section: str, given: Mapping = MappingProxyType({})) -> list[str]:
     return names + ["preset"] * (section == "refine")
 
 
-def as_section(section: str, value) -> dict | None:
+def as_section(section: str, value: object) -> dict | None:
     """What may stand for a section, as a mapping, or None for "left out".
 
     true stands for the defaults, false, null and "none" for leaving it out, and the name of a

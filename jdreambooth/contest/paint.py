@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from .. import runs
 from ..recipe import AVERAGE
 from .manifest import digest
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from .worker import Worker
 
 
 class Pictures(Stage):
@@ -79,7 +83,7 @@ class Generate(Pictures):
         recipe = self.task.options.generate
         return recipe.evaluations * (1 if recipe.guidance == 1 else 2)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..generate import mean_picture, paint, progress_of
 
         recipe, step = self.task.options.generate, self.step()
@@ -156,7 +160,7 @@ class Refine(Pictures):
     def units(self) -> int:
         return super().units() + self._costs()["style"]
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..generate import progress_of
 
         cfg, style, missing = self.task.options.refine, self.style_image(), self.missing()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from .worker import Worker
 
 log = logging.getLogger("jdreambooth")
 
@@ -86,11 +90,11 @@ class Prior(Stage):
         cfg = self.task.options.train
         return cfg.class_steps * (1 if cfg.class_guidance == 1 else 2)
 
-    def run(self, worker, bar: Callable | None = None) -> Manifest:
+    def run(self, worker: Worker, bar: Callable | None = None) -> Manifest:
         with locked(self.folder):  # another style may want the same ones
             return self.current() or super().run(worker, bar)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..generate import progress_of
         from ..prior import make_class_images
 
@@ -168,7 +172,7 @@ class Train(Stage):
     def repair(self, found: Manifest) -> None:
         remove_folder(self.folder)  # what is missing was passed long ago
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         try:
             report = self._train(worker, bar)
         except CheckpointError as error:  # left by a run from other places, with other folders
@@ -243,7 +247,7 @@ class Pick(Stage):
         cfg = self.task.options.pick
         return self.count()[0] * (cfg.steps * (1 if cfg.guidance == 1 else 2) + cfg.draws)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..pick import pick
 
         run, setup = self.earlier["train"].folder, self.task.setup

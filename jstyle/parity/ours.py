@@ -149,7 +149,7 @@ def _first(out):
 
 
 @contextmanager
-def computing_in(unet, dtype: str) -> Iterator[None]:
+def computing_in(unet: jt.nn.Module, dtype: str) -> Iterator[None]:
     """Let the UNet hold its weights and compute in `dtype`; what goes in and comes out stays
     float32. Afterwards everything is as before."""
     own = [

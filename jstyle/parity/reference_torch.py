@@ -242,7 +242,7 @@ class Features:
     def __init__(self):
         self.role, self.t, self.kept = "", 0, {}
 
-    def exchange(self, site: str, q, k, v):
+    def exchange(self, site: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple:
         """(q, k, v, temperature) to go on with; (B, heads, tokens, head_dim)."""
         key = site, self.t
         if self.role == "content":

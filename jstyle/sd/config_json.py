@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import inf
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .limits import is_whole
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MOST = {  # several times the largest published; a slip beyond would build until memory ends
     "layers_per_block": 32,
@@ -102,7 +105,7 @@ class JSONConfig:
     ALLOW_UNKNOWN: ClassVar[bool] = False
 
     @classmethod
-    def from_json(cls, values: dict, where: str = "config"):
+    def from_json(cls, values: dict, where: str = "config") -> Self:
         """The configuration in `values` (a parsed JSON object); `where` is named in errors.
 
         Raises ConfigError in one line, `where: key = value is not supported (supported: ...)`.

@@ -13,11 +13,12 @@ import logging
 import re
 import signal
 import sys
+from argparse import Action
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
@@ -64,7 +65,7 @@ class Parser(ArgumentParser):
     presets: Mapping[str, dict] = {}
     config_file: str | None = None
 
-    def add_argument(self, *names, **options):
+    def add_argument(self, *names: str, **options: Any) -> Action:
         if options.get("action") == "config":
             options["action"] = ConfigFile
         return super().add_argument(*map(_dashed, names), **options)

@@ -35,7 +35,7 @@ class Condition:
         """The contexts (rows, tokens, dim) of an evaluation, with tokens added."""
         return context
 
-    def hooks(self, unet) -> AbstractContextManager:
+    def hooks(self, unet: jt.nn.Module) -> AbstractContextManager:
         """The hooks that are in place for one evaluation."""
         return nullcontext()
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -133,7 +134,7 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def to_uint8(x) -> np.ndarray:
+def to_uint8(x: Any) -> np.ndarray:
     """(B, 3, H, W) in [-1, 1], array or Var -> uint8 (B, H, W, 3); clamps, rounds half to even.
 
     Raises ValueError if a value is not finite, which would otherwise be saved as black.

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
 from .lora_fit import fit, short
 from .startup import jt
 from .weights import WeightsError
+
+if TYPE_CHECKING:
+    from .pipeline import StableDiffusion
 
 nn = jt.nn
 
@@ -49,7 +52,7 @@ class Adapter:
     def scale(self) -> float:
         return self.weight * self.alpha / self.lora_A.shape[0]
 
-    def on(self, layer) -> Handle:
+    def on(self, layer: jt.nn.Module) -> Handle:
         """Put it on a linear layer or a convolution."""
         change = self._convolved if isinstance(layer, nn.Conv) else self._linear
         return around(layer, "execute", _Change(self, layer, change))
@@ -64,7 +67,7 @@ class Adapter:
     def factors(self) -> Factors:
         return Factors(self.lora_A.numpy(), self.lora_B.numpy(), self.alpha)
 
-    def delta(self):
+    def delta(self) -> jt.Var:
         """What the layer's weight changes by; a Var (out, in) or (out, in, kh, kw)."""
         down = self.lora_A.reshape(self.lora_A.shape[0], -1)
         up = self.lora_B.reshape(self.lora_B.shape[0], -1)
@@ -238,7 +241,9 @@ class LoRAReport(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRAReport:
+def load_lora(
+    sd: StableDiffusion, source: Path | str | LoRAFile, weight: float = 1.0
+) -> LoRAReport:
     """Add a LoRA of any format to a StableDiffusion, on top of those that are there.
 
     source: a file, a folder with one, or what `read_lora` gave. weight: scales the change.
@@ -273,7 +278,7 @@ def _require_base(file: LoRAFile, here: dict) -> None:
 
 def save_lora(
     path: Path | str,
-    sd,
+    sd: StableDiffusion,
     loras: Mapping[str, LoRASet],
     format: str = "diffusers",
     dtype: str = "float32",
@@ -296,7 +301,7 @@ def save_lora(
     write_lora(path, parts, targets, base_facts(sd), format, dtype, metadata)
 
 
-def base_facts(sd) -> dict:
+def base_facts(sd: StableDiffusion) -> dict:
     """What a LoRA needs to agree with, besides its layers' widths; and the model's name."""
     unet = sd.unet.config
     return {

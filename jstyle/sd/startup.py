@@ -26,6 +26,7 @@ import ssl
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from . import ending, toolchain
 from .toolchain import cache_root
@@ -250,5 +251,10 @@ def _import_jittor():
     return jittor, time.perf_counter() - started
 
 
-jt, import_seconds = _import_jittor()
+if TYPE_CHECKING:
+    import jittor as jt
+
+    import_seconds: float
+else:
+    jt, import_seconds = _import_jittor()
 _flush_denormals()

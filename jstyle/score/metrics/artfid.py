@@ -154,7 +154,7 @@ class Cfsd:
         self.network = vgg19()
         self.network.load(read_tensors(weights), weights)
 
-    def features(self, picture: np.ndarray):
+    def features(self, picture: np.ndarray) -> jt.Var:
         """uint8 (H, W, 3) -> Var (H/4 * W/4, 256)."""
         x = (picture.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
         with jt.no_grad():
@@ -197,7 +197,7 @@ def _read(path: Path) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
-def structural_distance(content, stylised) -> float:
+def structural_distance(content: jt.Var, stylised: jt.Var) -> float:
     """Kullback-Leibler divergence between the likenesses of all places, summed over the places.
 
     content, stylised: Vars (places, C). Place i is as like place j as the softmax over j of their

@@ -75,7 +75,7 @@ def read_linear(
     return [tensors[name].astype(np.float32).reshape(-1) for name in names]
 
 
-def perceptual_features(network: Backbone, linear: list[np.ndarray], batch: np.ndarray):
+def perceptual_features(network: Backbone, linear: list[np.ndarray], batch: np.ndarray) -> jt.Var:
     """uint8 (B, H, W, 3) -> Var (B, D), whose squared distances are LPIPS."""
     x = jt.array(from_uint8(batch))
     shift, scale = (jt.array(np.float32(v).reshape(1, 3, 1, 1)) for v in (SHIFT, SCALE))

@@ -18,6 +18,7 @@ with AVX2, 2026-11-25): 320 channels at 64x64 31 / 80; 640 at 32x32 33 / 53; 128
 
 from __future__ import annotations
 
+from ..startup import jt
 from .dispatch import Kernel, code
 
 FEWEST_PIXELS = 1024  # of a map, below which the weights' transform costs more than it saves
@@ -120,7 +121,7 @@ def _product(x, w, back: bool):
     return code(shapes, (x, transformed), _PRODUCT, back=int(back))[0]
 
 
-def fits(x, w, stride: int, padding: int) -> bool:
+def fits(x: jt.Var, w: jt.Var, stride: int, padding: int) -> bool:
     """True where this is the fastest way: large maps of many channels, weights not in training."""
     height, width = x.shape[2:]
     return (
@@ -133,6 +134,6 @@ def fits(x, w, stride: int, padding: int) -> bool:
     )
 
 
-def convolve_3x3(x, w):
+def convolve_3x3(x: jt.Var, w: jt.Var) -> jt.Var:
     """x: (B, C, H, W), H and W even; w: (O, C, 3, 3), constant. Returns (B, O, H, W)."""
     return _Winograd.apply(x, w)

@@ -56,7 +56,12 @@ def generate(
             for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
                 seed, text = recipe.seed + i, recipe.text(prompt)
                 pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
-                row = {"file": f"{name}.png", "prompt": prompt, "text": text, "seed": seed}
+                row: dict[str, Any] = {
+                    "file": f"{name}.png",
+                    "prompt": prompt,
+                    "text": text,
+                    "seed": seed,
+                }
                 image.save_png(folder / row["file"], pixels, {**about, **row})
                 rows.append(row)
                 paths.append(folder / row["file"])

@@ -12,8 +12,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from .config import parse_gamma
-from .features import FeatureBank, in_window, timestep
+from .features import FeatureBank, JoinedBank, in_window, timestep
 from .sd.facts import Row
 from .sd.hooks import AttentionCall
 from .sd.startup import jt
@@ -31,9 +33,9 @@ class StyleInjector:
 
     def __init__(
         self,
-        queries: FeatureBank,
-        keys_values: FeatureBank,
-        gamma: float | Callable[[int], float],
+        queries: FeatureBank | JoinedBank,
+        keys_values: FeatureBank | JoinedBank,
+        gamma: float | Callable[[float], float],
         tau: float,
         window: tuple[int, int] | None = None,
     ):
@@ -71,7 +73,7 @@ def _to_batch(x: jt.Var, batch: int) -> jt.Var:
     return x if x.shape[0] == batch else x.expand(batch, *x.shape[1:])
 
 
-def gamma_at(gamma: float | str, timesteps: Sequence[int]) -> Callable[[int], float]:
+def gamma_at(gamma: float | str, timesteps: Sequence[int] | np.ndarray) -> Callable[[float], float]:
     """The function t -> gamma of a number or of "cosine:HI:LO".
 
     With u = (t_first - t) / (t_first - t_last) over the descending sampling timesteps,

@@ -66,7 +66,9 @@ def digest(path: Path) -> str:
     with path.open("rb") as file:
         if size <= WHOLE:
             return hashlib.sha256(file.read()).hexdigest()
-        ends = [file.read(END), file.seek(size - END) and file.read(END)]
+        ends = [file.read(END)]
+        file.seek(size - END)
+        ends.append(file.read(END))
     return hashlib.sha256(f"{size}\0".encode() + b"".join(ends)).hexdigest()
 
 

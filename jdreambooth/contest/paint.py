@@ -64,7 +64,7 @@ class Generate(Pictures):
             return self.earlier["pick"].current().facts["step"]
         if options.generate.at is not None or options.train is None:
             return options.generate.at
-        return options.train.save_at[-1]
+        return options.train.save_steps[-1]
 
     def own_inputs(self) -> dict:
         options, step = asdict(self.task.options.generate), self.step()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -124,7 +124,7 @@ class Train(Stage):
     @property
     def config(self) -> TrainConfig:
         """As `jdreambooth train` would be given it."""
-        places = {"instance_dir": str(self.task.style.references[0].parent)}
+        places: dict[str, Any] = {"instance_dir": str(self.task.style.references[0].parent)}
         if "prior" in self.earlier:
             places["class_dir"] = str(self.earlier["prior"].pictures)
         places |= {"out": str(self.folder), "device": self.task.setup.device, "resume": "auto"}
@@ -240,7 +240,7 @@ class Pick(Stage):
         }
 
     def count(self) -> tuple[int, str]:
-        counts = 1 + len(self.task.options.train.save_at)
+        counts = 1 + len(self.task.options.train.save_steps)
         return counts * len(self.texts()) * self.task.options.pick.seeds, self.unit
 
     def units(self) -> int:
@@ -256,7 +256,7 @@ class Pick(Stage):
         done = pick(run, self.texts(), cfg, setup.device, bar, self.folder, load)
         step, note = done.verdict.step, done.verdict.note
         if step is None:  # all have collapsed: the least trained one is the least bad
-            step = self.task.options.train.save_at[0]
+            step = self.task.options.train.save_steps[0]
         return {"step": step, "recommended": done.verdict.step, "note": note}
 
     def outputs(self) -> list[Path]:

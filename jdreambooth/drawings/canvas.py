@@ -6,7 +6,7 @@ a 256-pixel canvas, so a style looks the same at every size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -66,8 +66,8 @@ class Canvas:
         self,
         parts: Sequence[Part],
         matrix: np.ndarray,
-        offset: Sequence[float],
-        roles: Mapping[int, int] | None = None,
+        offset: Sequence[float] | np.ndarray,
+        roles: Sequence[int] | np.ndarray | None = None,
     ) -> None:
         """Paint parts over what is there: pixel = point @ matrix + offset; roles: a remapping."""
         stroke = abs(np.linalg.det(matrix)) ** 0.5
@@ -100,11 +100,11 @@ class Canvas:
     def mask(self) -> np.ndarray:
         return (self.labels > 0).astype(np.float32)
 
-    def by_part(self, values: float) -> np.ndarray:
+    def by_part(self, values: float | np.ndarray) -> np.ndarray:
         """Spread one value per part number over the picture."""
         return np.asarray(values, np.float32)[self.labels]
 
-    def by_role(self, *values: float) -> np.ndarray:
+    def by_role(self, *values: float | np.ndarray) -> np.ndarray:
         """Spread five values (ground, body, accent, dark, light) over the picture."""
         return np.asarray(values, np.float32)[np.asarray(self._roles)][self.labels]
 

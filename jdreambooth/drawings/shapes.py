@@ -74,6 +74,6 @@ def blob(role: int, *points: Sequence[float]) -> Part:
     return Part(role, curve.reshape(-1, 2), 0.0)
 
 
-def both(*parts: Sequence[Part]) -> list:
+def both(*parts: Part) -> list:
     """The parts and their mirror images in x."""
     return [*parts, *(Part(p.role, p.points * (-1, 1), p.width) for p in parts)]

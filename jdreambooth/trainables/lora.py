@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class LoRA(Trainable):
         for part, lora in self.loras.items():
             remove_lora(getattr(self.sd, part), lora)
 
-    def save(self, folder: Path, about: dict) -> None:
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
         from jstyle.sd.lora import save_lora
 
         save_lora(folder / FILE, self.sd, self.loras, metadata=about)

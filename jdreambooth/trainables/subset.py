@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class Subset(Trainable):
             if pattern.fullmatch(name)
         }
 
-    def save(self, folder: Path, about: dict) -> None:
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
         self.sd.save_pretrained(folder, "float32")
 
 

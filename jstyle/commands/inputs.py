@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..sd import hub, image
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("jstyle")
 
-CONFIGS = {
+CONFIGS: dict[str, Any] = {
     "unet": UNetConfig,
     "vae": VAEConfig,
     "text_encoder": CLIPTextConfig,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config import PRESETS, StyleConfig
@@ -39,9 +39,9 @@ class StyleID(Method):
     def settle(
         self,
         cfg: StyleConfig,
-        shape: tuple,
-        held: int,
-        tell: Callable[[str], None] = lambda line: None,
+        shape: Sequence[int],
+        held: Mapping[str, int],
+        tell: Callable[[str], object] = lambda line: None,
     ) -> StyleConfig:
         """Where the features are kept that are held at once."""
         if not cfg.inject or cfg.features != "auto":

@@ -109,7 +109,7 @@ class Ours:
         self.sink.put(name, var.numpy())
         self.tick()
 
-    def _trail(self, loop: Iterable[tuple[int, jt.Var]]) -> None:
+    def _trail(self, loop: Iterable[tuple[float, jt.Var]]) -> None:
         for i, (_, z) in enumerate(loop):
             self._done(f"{i:04d}", z)
 

@@ -63,7 +63,7 @@ class _Stream:
 
     def put(self, name: str, values: np.ndarray) -> None:
         values = np.ascontiguousarray(values, np.float32)
-        bytes_ = memoryview(values).cast("B")
+        bytes_ = values.data.cast("B")
         key = values.shape, hashlib.blake2b(bytes_, digest_size=16).digest()
         stored = self.known.setdefault(key, name)
         self.entries.append([name, stored])

@@ -181,7 +181,7 @@ class Torch:
     def _predict(self, z, t, context) -> torch.Tensor:
         return self.unet_(z, t, encoder_hidden_states=context).sample
 
-    def _scheduler(self, kind: type):
+    def _scheduler(self, kind):
         scheduler = kind.from_config(self.scheduler, clip_sample=False)
         scheduler.set_timesteps(self.task.steps)
         return scheduler

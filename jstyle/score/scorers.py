@@ -62,7 +62,7 @@ class Metric:
         self._made = None
 
     @property
-    def made(self) -> object:
+    def made(self) -> Any:
         if self._made is None:
             self._made = self._make()
         return self._made
@@ -90,7 +90,7 @@ class Scorer(NamedTuple):
     def make(self, files: Sequence[Path], corrected: bool, words: Sequence[str]) -> Any:
         """The metric, with its network loaded."""
         module, name = self.home.split(":")
-        more = {"corrected": corrected} if self.corrects else {}
+        more: dict[str, Any] = {"corrected": corrected} if self.corrects else {}
         more |= {"words": words} if self.words else {}
         return getattr(import_module(module, __package__), name)(*files, **more)
 

@@ -46,7 +46,7 @@ class SpatialAttention(Attention):
         super().__init__(channels, None, num_heads=1, qkv_bias=True)
         self.group_norm = GroupNorm(groups, channels, eps)
 
-    def execute(self, x: jt.Var) -> jt.Var:
+    def execute(self, x: jt.Var) -> jt.Var:  # type: ignore[override]  # pictures, not tokens
         """x: (B, C, H, W). Returns the same shape."""
         tokens = to_tokens(self.group_norm(x))
         return x + to_image(super().execute(tokens), x.shape)

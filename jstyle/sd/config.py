@@ -278,7 +278,7 @@ class ScheduleConfig(JSONConfig):
     )
 
     @classmethod
-    def from_json(cls, values: dict, where: str = "config") -> ScheduleConfig:
+    def from_json(cls, values: dict, where: object = "config") -> ScheduleConfig:
         """See JSONConfig; old files are put right as diffusers' StableDiffusionPipeline does."""
         if isinstance(values, dict):
             changed = {"steps_offset": 1}

@@ -179,7 +179,7 @@ def grid(
     if not images:
         raise ValueError("a grid needs at least one image")
     cell_h, cell_w = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    font = ImageFont.load_default(max(13, cell_h // 12))
+    font: Any = ImageFont.load_default(max(13, cell_h // 12))
     gap = max(4, cell_w // 32)
     header = sum(font.getmetrics()) + gap
     labels = [_shorten(text, font, 2 * cell_w) for text in row_labels or ()]
@@ -201,7 +201,7 @@ def grid(
     return canvas
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: Any, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

@@ -143,7 +143,7 @@ def select_layers(
     preset = isinstance(targets, str)
     if preset and targets not in TARGETS:
         raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
-    endings = TARGETS[targets] if preset else tuple(targets)
+    endings = TARGETS[str(targets)] if preset else tuple(targets)
     hits = {e: {n for n in layers if f".{n}".endswith(f".{e}")} for e in endings}
     lost = [ending for ending in endings if not hits[ending]]
     if len(lost) == len(endings) or (lost and not preset):  # presets are for two kinds of model

@@ -39,7 +39,7 @@ class Source:
 
     path: Path
     files: tuple[Path, ...]
-    tensors: dict[str, StoredTensor | np.ndarray]
+    tensors: Mapping[str, StoredTensor | np.ndarray]
     metadata: dict[str, str]
     adapter: dict
     pickled: bool

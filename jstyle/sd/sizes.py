@@ -53,7 +53,7 @@ def unet_sizes(cfg: UNetConfig) -> Sizes:
 
 def vae_sizes(cfg: VAEConfig) -> Sizes:
     widths, latent = cfg.block_out_channels, cfg.latent_channels
-    found = {
+    found: Sizes = {
         "encoder.conv_in.weight": (widths[0], cfg.in_channels, 3, 3),
         "decoder.conv_out.weight": (cfg.out_channels, widths[0], 3, 3),
         "post_quant_conv.weight": (latent, latent, 1, 1),

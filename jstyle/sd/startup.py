@@ -208,8 +208,8 @@ def _flush_denormals() -> None:
     with contextlib.suppress(OSError):
         libm = ctypes.CDLL("libm.so.6")
         libm.fegetenv(environment)
-        control = int.from_bytes(environment[28:32], "little") | FLUSHED
-        environment[28:32] = control.to_bytes(4, "little")
+        control = int.from_bytes(environment.raw[28:32], "little") | FLUSHED
+        environment[28:32] = control.to_bytes(4, "little")  # type: ignore[call-overload]
         libm.fesetenv(environment)
 
 

@@ -3,6 +3,8 @@ names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .attention import Transformer2DModel
@@ -133,7 +135,7 @@ class UNet2DConditionModel(nn.Module):
         self._sites = _name_sites(self)
         self.facts = None  # of the evaluation that runs, see facts.py
 
-    def execute(self, z: jt.Var, t: jt.Var, context: jt.Var) -> jt.Var:
+    def execute(self, z: jt.Var, t: float | Sequence[float] | jt.Var, context: jt.Var) -> jt.Var:
         """z: (B, C, h, w), h and w multiples of 2**(levels - 1); t: an int or B of them, 0..T-1;
         context: (B, L, cross_attention_dim). Returns (B, C_out, h, w)."""
         step = 2 ** (len(self.config.block_out_channels) - 1)

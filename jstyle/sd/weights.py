@@ -224,7 +224,7 @@ def rename(name: str, rules: tuple[Rule, ...] = RULES) -> str | None:
 
 def load_strict(
     module: jt.nn.Module,
-    tensors: Mapping[str, StoredTensor],
+    tensors: Mapping[str, StoredTensor] | Mapping[str, np.ndarray],
     rules: tuple[Rule, ...] = RULES,
     where: object = "weights",
 ) -> Report:

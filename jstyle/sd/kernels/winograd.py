@@ -116,7 +116,7 @@ def _product(x, w, back: bool):
     rows = max(1, WORKSPACE // (16 * (x.shape[1] + channels)) // (width // 2))
     tiles = min(rows, height // 2) * (width // 2)
     transformed = code([(16, w.shape[0], w.shape[1])], (w,), _WEIGHTS)
-    shapes = [(x.shape[0], channels, height, width)]
+    shapes: list[tuple] = [(x.shape[0], channels, height, width)]
     shapes += [(16, x.shape[1], tiles), (16, channels, tiles)]  # workspace
     return code(shapes, (x, transformed), _PRODUCT, back=int(back))[0]
 

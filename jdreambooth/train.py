@@ -31,6 +31,7 @@ from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
 from .start import CHECKPOINTS, add_line, find_state, open_folder, read_lines, write_lines
+from .steps import step_name
 from .trainables import find_trainable
 from .trainables.base import count, fill, values_of
 
@@ -284,7 +285,7 @@ class Run:
         return self.on_sample is not None and every is not None and done % every == 0
 
     def result_folder(self, step: int) -> Path:
-        return self.folder / checkpoint.step_name(step)
+        return self.folder / step_name(step)
 
     def _tensors(self) -> dict[str, jt.Var]:
         """Everything that changes in training, by name."""

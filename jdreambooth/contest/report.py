@@ -20,8 +20,8 @@ from jstyle.sd import files, targets
 from jstyle.sd.console import count
 from jstyle.sd.limits import require_whole
 from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
+from jstyle.sd.progress import progress_of
 
-from ..generate import progress_of
 from .curves import draw_losses
 from .findings import TOTAL, Found, Picture, collect, read_scores
 from .folders import read_record

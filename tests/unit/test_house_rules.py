@@ -263,7 +263,7 @@ def test_folders_import_only_those_below_them():
     for path in SOURCES:
         folder = _relative(path.parent)
         for other in _imported(path, modules):
-            if other.name != "__init__.py" or other.read_text().count("import ") > 1:
+            if other != ROOT / "jstyle/__init__.py":  # its version
                 found.setdefault(folder, set()).add(_relative(other.parent))
     for folder, allowed in ARROWS.items():
         assert found.get(folder, set()) - {folder} <= allowed, folder

@@ -55,13 +55,13 @@ def choose(nbytes: int, folder: str | os.PathLike[str] | None = None) -> tuple[s
     Half of the free memory may be taken, else half of what is free where `folder` is.
     """
     memory, disk = _free_memory(), free_disk_bytes(Path(folder or tempfile.gettempdir()))
-    told = f"recorded features, {gib(nbytes)}, are "
+    what = f"recorded features, {gib(nbytes)}, are "
     if nbytes * SHARE <= memory:
-        return "memory", f"{told}kept in memory ({gib(memory)} free)"
+        return "memory", f"{what}kept in memory ({gib(memory)} free)"
     if nbytes * SHARE <= disk:
-        return "disk", f"{told}kept on disk ({gib(disk)} free; only {gib(memory)} of memory)"
+        return "disk", f"{what}kept on disk ({gib(disk)} free; only {gib(memory)} of memory)"
     free = f"only {gib(memory)} of memory and {gib(disk)} of disk free"
-    return "recompute", f"{told}computed again when they are needed ({free})"
+    return "recompute", f"{what}computed again when they are needed ({free})"
 
 
 def _free_memory() -> int:

@@ -196,7 +196,7 @@ class Train(Stage):
             return Session(self.config, bar or Silent, sd).run()
         finally:
             if trainable.whole_model:
-                worker.spoil()
+                worker.forget_model()
             else:
                 worker.plain(self.task.setup)  # takes off what was trained
 

@@ -131,7 +131,9 @@ def add_lora(
     chosen, targets = select_layers(module, targets)
     adapters = {}
     for name, layer in chosen.items():
-        adapters[name] = Adapter(_birth(name, layer, int(rank), alpha, seed), trained=True)
+        adapters[name] = Adapter(
+            _initial_factors(name, layer, int(rank), alpha, seed), trained=True
+        )
     return _attach(module, adapters, targets)
 
 
@@ -158,7 +160,7 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv))}
 
 
-def _birth(name: str, layer, rank: int, alpha: float, seed: int) -> Factors:
+def _initial_factors(name: str, layer, rank: int, alpha: float, seed: int) -> Factors:
     out, *inner = layer.weight.shape
     bound = math.prod(inner) ** -0.5  # kaiming_uniform with a = sqrt(5)
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))

@@ -57,6 +57,7 @@ class ConfigFile(ActionConfigFile):
             raise UsageError(f"{values}: must hold options with values, such as steps: 30")
         if found:
             self.apply_config(parser, cfg, self.dest, text)
+            cfg[self.dest][-1] = values  # which file it was, where jsonargparse saw a text
 
 
 class Parser(ArgumentParser):

@@ -106,12 +106,12 @@ def _summary(found: list[Found], scores: Mapping) -> str:
         rows.append([*cells, *(_number(style.scores.get(m)) for m in metrics)])
     means = [scores.get(m, _mean(found, m)) for m in metrics]
     rows.append(["all", *[""] * 4, *map(_number, means)])
-    told = ""
+    note = ""
     if scores:
         missing = ", ".join(map(str, scores.get("missing") or ()))
-        told = f"total {_number(scores.get(TOTAL))}" + (f"; missing: {missing}" if missing else "")
-        told = f'<p id="total">{escape(told)}</p>'
-    return f'<div class="wide">{_table("summary", heads, rows)}</div>{told}'
+        note = f"total {_number(scores.get(TOTAL))}" + (f"; missing: {missing}" if missing else "")
+        note = f'<p id="total">{escape(note)}</p>'
+    return f'<div class="wide">{_table("summary", heads, rows)}</div>{note}'
 
 
 def _mean(found: list[Found], metric: str) -> float | None:
@@ -222,14 +222,14 @@ def _pick(picked: Mapping) -> str:
     for i, row in enumerate(picked["measured"]):
         step = str(row["step"])
         why = "; ".join(picked["collapsed"].get(step, ()))
-        told = "untrained" if i == 0 else f"collapsed: {why}" if why else ""
+        remark = "untrained" if i == 0 else f"collapsed: {why}" if why else ""
         if row["step"] == picked["used"]:
-            marks[i], told = "chosen", f"used{'; ' if told else ''}{told}"
+            marks[i], remark = "chosen", f"used{'; ' if remark else ''}{remark}"
         elif why:
             marks[i] = "collapsed"
         numbers = [_number(row[key], how) for key, how in PICK_COLUMNS.values()]
         style = _number(picked["style"].get(step), ".2f")
-        rows.append([step, style, *numbers, escape(told)])
+        rows.append([step, style, *numbers, escape(remark)])
     table = _table("pick", ["step", "style", *PICK_COLUMNS, ""], rows, marks)
     note = f'<p class="note">{escape(picked["note"])}</p>' if picked.get("note") else ""
     return f'<div class="wide"><h3>after how many steps</h3>{table}{note}</div>'

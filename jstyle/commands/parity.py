@@ -12,6 +12,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -158,22 +159,17 @@ def _refuse_ignored(request: Request) -> None:
 
 def make_task(model: Model, request: Request) -> tuple[Task, dict[str, np.ndarray]]:
     """The task that the request describes, for this model. Raises ValueError."""
-    unet, vae, text, schedule = (
-        kind.from_json(hub.read_config(model.folder, part))
-        for kind, part in (
-            (UNetConfig, "unet"),
-            (VAEConfig, "vae"),
-            (CLIPTextConfig, "text_encoder"),
-            (ScheduleConfig, "scheduler"),
-        )
-    )
+    unet = UNetConfig.from_json(hub.read_config(model.folder, "unet"))
+    vae = VAEConfig.from_json(hub.read_config(model.folder, "vae"))
+    text = CLIPTextConfig.from_json(hub.read_config(model.folder, "text_encoder"))
+    schedule = ScheduleConfig.from_json(hub.read_config(model.folder, "scheduler"))
     reduction = 2 ** (len(vae.block_out_channels) - 1)
     size_px = unet.sample_size * reduction if request.size_px is None else request.size_px
     multiple = reduction * 2 ** (len(unet.block_out_channels) - 1)
     if size_px < multiple or size_px % multiple:
         raise ValueError(f"size_px must be a multiple of {multiple}, got {size_px}")
-    asked = {name: getattr(request, name) for name in DEFAULTS}
-    given = {k: DEFAULTS[k] if v is None else v for k, v in asked.items()}
+    asked: dict[str, Any] = {name: getattr(request, name) for name in DEFAULTS}
+    given: dict[str, Any] = {k: DEFAULTS[k] if v is None else v for k, v in asked.items()}
     if not 1 <= given["steps"] <= schedule.num_train_timesteps:
         raise ValueError(
             f"steps must be in 1..{schedule.num_train_timesteps}, got {given['steps']}"
@@ -261,7 +257,12 @@ def run_reference(folder: Path, model: Model, tick: Callable[[], object]) -> Non
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with tempfile.TemporaryFile("w+") as errors:
-        options = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "env": env}
+        options: dict[str, Any] = {
+            "stdout": subprocess.PIPE,
+            "stderr": errors,
+            "text": True,
+            "env": env,
+        }
         with subprocess.Popen(command, **options) as child:
             try:
                 for line in child.stdout:

@@ -13,11 +13,12 @@ import logging
 import re
 import signal
 import sys
+from argparse import Action
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
@@ -77,7 +78,7 @@ class Parser(ArgumentParser):
     presets: Mapping[str, dict] = {}
     config_file: str | None = None
 
-    def add_argument(self, *names, **options):
+    def add_argument(self, *names: str, **options: Any) -> Action:
         if options.get("action") == "config":
             options["action"] = ConfigFile
         return super().add_argument(*map(dashed, names), **options)
@@ -269,18 +270,19 @@ class Program:
             hint = f"did you mean {near[0]}? " if near else ""
             allowed = ", ".join(self.commands)
             return _fail(self.name, f"no command {words[0]!r}; {hint}allowed: {allowed}", 2)
-        if isinstance(self.commands[words[0]], Program):
-            return self.commands[words[0]].main(words[1:])
-        return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
+        found = self.commands[words[0]]
+        if isinstance(found, Program):
+            return found.main(words[1:])
+        return self._guarded(words[0], lambda: self._run(found, words[1:]))
 
-    def _run(self, name: str, words: list[str]) -> int:
-        if hasattr(sys.stdout, "reconfigure"):  # file names that are no UTF-8 are said as they are
-            sys.stdout.reconfigure(errors="surrogateescape")
-        command = self.commands[name]
+    def _run(self, command: Command, words: list[str]) -> int:
+        out: Any = sys.stdout
+        if hasattr(out, "reconfigure"):  # file names that are no UTF-8 are said as they are
+            out.reconfigure(errors="surrogateescape")
         given = (words,) if command.varies else ()
         args = command.make_parser(*given).parse(words)
         with suppress(AttributeError):  # a stream that someone else put there
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does by itself
+            out.reconfigure(errors="backslashreplace")  # as stderr does by itself
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None
         logging.basicConfig(handlers=[_handler()])
         log.setLevel(asked or logging.WARNING)
@@ -312,7 +314,8 @@ class Program:
             reason = WRONG_PATHS.get(error.errno, error.strerror)
             return f"{error.filename}: {reason}" if error.filename else reason
         if isinstance(error, UnicodeError):
-            return f"a text that is not UTF-8: {error.object[:80]!r}"
+            text = getattr(error, "object", None)  # the codec of host names has none
+            return str(error) if text is None else f"a text that is not UTF-8: {text[:80]!r}"
         if isinstance(error, RecursionError):
             return "something is nested too deeply"
         if isinstance(error, MemoryError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -34,7 +35,9 @@ from .vae import AutoencoderKL
 
 log = logging.getLogger("jstyle")
 
-PARTS = {  # component -> how to read its configuration, the module it describes
+PARTS: dict[
+    str, tuple[Any, Any]
+] = {  # component -> how to read its configuration, the module it describes
     "unet": (UNetConfig, UNet2DConditionModel),
     "vae": (VAEConfig, AutoencoderKL),
     "text_encoder": (CLIPTextConfig, CLIPTextModel),

@@ -51,7 +51,8 @@ setup(
     packages=find_packages(include=["jstyle", "jstyle.*", "jdreambooth", "jdreambooth.*"]),
     package_data={
         "jstyle": [
-            f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
+            "grids/grid.html",
+            *(f"models/**/*.{k}" for k in ("json", "txt", "safetensors", "png", "jpg", "md")),
         ],
         "jdreambooth": ["contest/report.html"],
     },

@@ -93,7 +93,8 @@ def _generate(args: Namespace) -> int:
 
 
 def _grid(args: Namespace) -> int:
-    from .commands.grid import Request, grid
+    from .commands.grid import grid
+    from .grids.request import Request
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")

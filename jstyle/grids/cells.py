@@ -15,6 +15,9 @@ from ..sd import samplers
 from ..sd.samplers.options import FIELDS, Sampling
 from ..sd.schedule import Schedule
 from .axes import Axis
+from .loras import LoRAs
+from .request import Request
+from .run import Run
 
 
 @dataclass(frozen=True)
@@ -46,22 +49,27 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class LoRAs:
-    """Those of all cells; `moved`: the last of them, which the axis "weight" is about, if there is
-    one; by_value: (axis, value) -> the LoRA that this value puts on, None for no change."""
+class Grid:
+    """settings: those of all cells, where no axis says otherwise. cells: in the order of reading,
+    the last axis slowest."""
 
-    common: tuple[LoRA, ...] = ()
-    moved: LoRA | None = None
-    by_value: dict[tuple[str, Any], LoRA | None] = field(default_factory=dict)
+    request: Request
+    axes: tuple[Axis, ...]
+    settings: Settings
+    model: Model
+    run: Run | None
+    cells: list[Cell]
 
-    def of(self, values: dict[str, Any]) -> tuple[LoRA, ...]:
-        moved = self.moved
-        for pair in values.items():
-            moved = self.by_value.get(pair, moved)
-        if moved is None:
-            return self.common
-        weight = values.get("weight", moved.weight)
-        return (*self.common, replace(moved, weight=weight))
+    def by_place(self) -> dict[tuple[int, int, int], Cell]:
+        """(column, row, table) -> cell; an axis that is not there has one value."""
+        where = ["xyz".index(axis.option) for axis in self.axes]
+        found = {}
+        for cell in self.cells:
+            place = [0, 0, 0]
+            for i, at in zip(cell.place, where, strict=True):
+                place[at] = i
+            found[tuple(place)] = cell
+        return found
 
 
 def make_cells(

@@ -103,10 +103,10 @@ def _paint(started: Started, model: Model, cell: Cell, folder: Path, progress: C
     del options["steps"]
     for name in ("seed", "negative", "height", "width"):
         options[name] = getattr(settings, name)
-    result = started.sd.generate(settings.prompt, progress=progress, **options)
     try:
+        result = started.sd.generate(settings.prompt, progress=progress, **options)
         pixels = image.to_uint8(result)[0]
-    except ValueError as error:  # not finite
+    except ValueError as error:  # not finite, at a guidance that is too much for float32
         cell.why = str(error)
         return
     cell.seconds = round(perf_counter() - before, 3)

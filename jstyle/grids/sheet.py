@@ -20,8 +20,8 @@ EMPTY, GREY = "#eeeeee", "#555555"
 
 @dataclass(frozen=True)
 class Labels:
-    """heading: above all. columns, rows, tables: of the three axes; [""] for one that is not there.
-    reasons: (column, row, table) -> why this cell is empty."""
+    """heading: above all. columns, rows, tables: of the three axes; [""] for one that is not
+    there."""
 
     heading: str
     columns: Sequence[str]
@@ -70,7 +70,9 @@ class Sheet:
         count = len(labels.tables)
 
         def oddness(across: int) -> float:
-            return abs(math.log(across * wide / (math.ceil(count / across) * high) / ASPECT))
+            down = math.ceil(count / across)
+            unused = 3 * (across * down - count) / count
+            return abs(math.log(across * wide / (down * high) / ASPECT)) + unused
 
         self.across = min(range(1, count + 1), key=oddness)
         self.table = wide, high

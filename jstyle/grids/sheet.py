@@ -47,8 +47,7 @@ class Sheet:
         self.rows = [_lines(text, self.font, most) for text in labels.rows]
         widest = max(self._width(line) for lines in self.rows for line in lines)
         self.margin = widest + 2 * self.gap if widest else 0
-        tall = _height(self.font) * max(map(len, self.rows))
-        self.row_height = max(cell[1], tall) + self.gap
+        self.row_height = max(cell[1], _tall(self.rows, self.font)) + self.gap
         self._arrange()
         if self.width * self.height > MAX_PIXELS:
             raise ValueError(
@@ -64,8 +63,8 @@ class Sheet:
         labels, gap = self.labels, self.gap
         wide = self.margin + len(labels.columns) * (self.box + gap) + gap
         self.titles = [_lines(text, self.large, wide - 2 * gap) for text in labels.tables]
-        self.title_height = _height(self.large) * max(map(len, self.titles))
-        self.header = _height(self.font) * max(map(len, self.columns)) + gap
+        self.title_height = _tall(self.titles, self.large)
+        self.header = _tall(self.columns, self.font) + gap
         high = self.title_height + self.header + len(labels.rows) * self.row_height + gap
         count = len(labels.tables)
 
@@ -140,6 +139,11 @@ def scaled_size(size: tuple[int, int], cell_px: int | None) -> tuple[int, int]:
 
 def _height(font) -> int:
     return sum(font.getmetrics()) + 2
+
+
+def _tall(labels: list[list[str]], font) -> int:
+    """Room for the label with the most lines; none where all are empty."""
+    return _height(font) * max(len(lines) if any(lines) else 0 for lines in labels)
 
 
 def _write(pen, place: tuple[int, int], lines, font, anchor: str = "la", fill: str = "black"):

@@ -51,9 +51,9 @@ setup(
     packages=find_packages(include=["jstyle", "jstyle.*", "jdreambooth", "jdreambooth.*"]),
     package_data={
         "jstyle": [
-            "grids/grid.html",
-            *(f"models/**/*.{k}" for k in ("json", "txt", "safetensors", "png", "jpg", "md")),
-        ],
+            f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
+        ]
+        + ["sd/*.cc", "grids/grid.html"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,
@@ -64,6 +64,9 @@ setup(
         "test": TEST,
     },
     entry_points={
-        "console_scripts": ["jstyle = jstyle.cli:main", "jdreambooth = jdreambooth.cli:main"]
+        "console_scripts": [
+            "jstyle = jstyle.__main__:run",
+            "jdreambooth = jdreambooth.__main__:run",
+        ]
     },
 )

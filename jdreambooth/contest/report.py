@@ -14,9 +14,10 @@ from string import Template
 from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
 from jstyle.sd.console import count
+from jstyle.sd.limits import require_whole
+from jstyle.sd.progress import progress_of
 from jstyle.sd.thumbnail import thumbnail
 
-from ..generate import progress_of
 from .curves import draw_losses
 from .findings import TOTAL, Found, Picture, collect, read_scores
 from .folders import read_record
@@ -51,8 +52,7 @@ def write_report(
     page. Raises OutError, ContestError, ScoresError, or
     ValueError for a size out of range.
     """
-    if not 16 <= size_px <= 2048:
-        raise ValueError(f"size_px must be in 16..2048, got {size_px}")
+    require_whole("size_px", size_px, 16, 2048)
     record = read_record(folder)
     page = record.out.folder / PAGE if page is None else Path(page)
     targets.require_free([page], overwrite)

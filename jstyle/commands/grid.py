@@ -26,13 +26,13 @@ from ..grids.run import Run, open_run
 from ..grids.sheet import Sheet, scaled, scaled_size
 from ..sd import files, hub, image, targets
 from ..sd.config import ScheduleConfig, UNetConfig, VAEConfig
+from ..sd.limits import SIDE_PX, require_whole
 from ..sd.schedule import Schedule
 from . import outputs
 from .inputs import Model, find_model, start
 
 log = logging.getLogger("jstyle")
 SIDES = ("width", "height")
-LONGEST_SIDE = 1 << 14  # pixels
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ def _settings(request: Request, axes: Sequence[Axis], run: Run | None, model: Mo
     multiple = scale * 2 ** (len(unet.block_out_channels) - 1)
     sizes = next((axis.values for axis in axes if axis.name == "size"), [(width, height)])
     for name, side in (pair for size in sizes for pair in zip(SIDES, size, strict=True)):
-        if not 1 <= side <= LONGEST_SIDE or side % multiple:
-            allowed = f"a multiple of {multiple}, at most {LONGEST_SIDE}"
-            raise ValueError(f"{name} must be {allowed}, got {side}")
+        require_whole(name, side, 1, SIDE_PX)
+        if side % multiple:
+            raise ValueError(f"{name} must be a multiple of {multiple}, got {side}")
     prompt = request.prompts[0] if request.prompts else ""
     return Settings(prompt, request.negative, request.seed, height, width, request.sampling)
 

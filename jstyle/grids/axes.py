@@ -12,13 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..sd.limits import SAMPLING_STEPS, SEED, TRAINING_STEPS, require_whole
 from ..sd.samplers.options import Sampling
 
 MOST_VALUES = 100  # of one axis
 OWN, NONE, ALL = "own", "none", "all"
-_NUMBER = r"-?\d+(?:\.\d+)?"
+_NUMBER = r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?"
 _RANGE = re.compile(rf"({_NUMBER})\.\.({_NUMBER})(?::({_NUMBER}))?")
-_SIZE = re.compile(r"(\d+)(?:x(\d+))?")
+_SIZE = re.compile(r"([0-9]{1,9})(?:x([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,11 @@ class Axis:
         return tuple(text or f"no {self.name}" for text in self.texts)
 
 
-def _whole(name: str, least: int = 0) -> Callable[[str], int]:
+def _whole(name: str, least: int, most: int) -> Callable[[str], int]:
     def read(text: str) -> int:
-        if not re.fullmatch(r"-?\d{1,18}", text):
-            raise ValueError(f"{name} must be a whole number, got {text!r}")
-        if int(text) < least:
-            raise ValueError(f"{name} must be at least {least}, got {text}")
+        if not re.fullmatch(r"-?[0-9]{1,20}", text):
+            raise ValueError(f"{name} must be an integer, got {text!r}")
+        require_whole(name, int(text), least, most)
         return int(text)
 
     return read
@@ -106,11 +106,11 @@ def plain_text(text: str) -> str:
 KINDS = {
     "sampler": Kind("names as after --sampler; own: the model's", _option("sampler"), named=False),
     "sigmas": Kind("karras, exponential; own: the model's", _option("sigmas")),
-    "steps": Kind("whole numbers", _option("steps", _whole("steps")), int),
+    "steps": Kind("whole numbers", _option("steps", _whole("steps", 1, SAMPLING_STEPS)), int),
     "guidance": Kind("numbers", _option("guidance", _number("guidance")), float),
     "eta": Kind("numbers from 0 to 1", _option("eta", _number("eta")), float),
     "rescale": Kind("numbers from 0 to 1", _option("rescale", _number("rescale")), float),
-    "seed": Kind("whole numbers", _whole("seed"), int),
+    "seed": Kind("whole numbers", _whole("seed", 0, SEED), int),
     "prompt": Kind("texts", plain_text, bar=True, named=False),
     "negative": Kind(
         "texts, one of which may be empty", plain_text, bar=True, named=True, empty=True
@@ -118,7 +118,9 @@ KINDS = {
     "lora": Kind("FILE or FILE:WEIGHT, or none", plain_text, bar=True, named=False),
     "weight": Kind("numbers: of the LoRA", _number("weight"), float),
     "size": Kind("PIXELS or WIDTHxHEIGHT", _size),
-    "at": Kind("saved counts of --run, 0 for untrained, or all", _whole("at"), int),
+    "at": Kind(
+        "saved counts of --run, 0 for untrained, or all", _whole("at", 0, TRAINING_STEPS), int
+    ),
 }
 
 

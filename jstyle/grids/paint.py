@@ -33,6 +33,8 @@ def paint(
         groups.setdefault(tuple((one.sha256, one.weight) for one in cell.loras), []).append(cell)
     _try_on(sd, [cell.loras for cell in cells], tell)
     cells = [cell for group in groups.values() for cell in group]
+    if sd.own_sampler.sampler != "ddim" and any(c.settings.sampling.sampler is None for c in cells):
+        tell(f"sampler {sd.own_sampler.sampler}, as the model's scheduler file says")
     counts = [_evaluations(sd, cell) for cell in cells]
     done = 0
     with bar(None if None in counts else sum(counts)) as progress:
@@ -98,8 +100,7 @@ def _paint(started: Started, model: Model, cell: Cell, folder: Path, progress: C
 
     before = perf_counter()
     settings = cell.settings
-    how = started.sd.resolved(settings.sampling)
-    options = {**how.told(), "num_steps": how.steps}
+    options = {**settings.sampling.told(), "num_steps": settings.sampling.steps}
     del options["steps"]
     for name in ("seed", "negative", "height", "width"):
         options[name] = getattr(settings, name)
@@ -110,9 +111,11 @@ def _paint(started: Started, model: Model, cell: Cell, folder: Path, progress: C
         cell.why = str(error)
         return
     cell.seconds = round(perf_counter() - before, 3)
+    resolved = started.sd.resolved(settings.sampling)
+    named = {"sampler": resolved.sampler, "sigmas": resolved.sigmas}
     record = {
         "command": "grid",
-        "config": {"prompt": settings.prompt, **options},
+        "config": {"prompt": settings.prompt, **options, **named},
         "model": replace(model, loras=cell.loras).facts,
         "device": started.device,
         "versions": runtime.versions(),

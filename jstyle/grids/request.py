@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from ..sd.limits import SEED, require_whole
 from ..sd.samplers.options import Sampling
 from .axes import Axis, plain_text
 
@@ -60,13 +61,11 @@ def require_apart(request: Request, axes: Sequence[Axis]) -> None:
     movable = "lora" in names or request.run is not None or len(request.loras) == 1
     if "weight" in names and not movable:
         raise ValueError("the axis weight is about an axis lora, a --run or the one --lora")
-    least, most = CELL_PX
-    if request.cell_px is not None and not least <= request.cell_px <= most:
-        raise ValueError(f"cell_px must be in {least}..{most}, got {request.cell_px}")
+    if request.cell_px is not None:
+        require_whole("cell_px", request.cell_px, *CELL_PX)
     for text in (*request.prompts, request.negative):
         plain_text(text)
-    if request.seed < 0:
-        raise ValueError(f"seed must be at least 0, got {request.seed}")
+    require_whole("seed", request.seed, 0, SEED)
 
 
 def _require_one_of_each(request: Request, axes: Sequence[Axis]) -> None:

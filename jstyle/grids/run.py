@@ -6,10 +6,11 @@ RUN/step-000250/                    a LoRA as diffusers names it
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..sd.reading import read_object
 
 CONFIG, KIND = "config.json", "lora"
 
@@ -37,12 +38,10 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = read_object(path)
         model, variant, size_px = (config.get(name) for name in ("model", "variant", "size_px"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, so {folder} is not a run") from None
-    except (OSError, ValueError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{path}: not the configuration of a run ({error})") from None
     kinds = ((model, str), (variant, str | None), (size_px, int | None))
     if not all(isinstance(value, kind) for value, kind in kinds):
         raise ValueError(f"{path}: not the configuration of a run")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ..sd.image import MAX_PIXELS
+from ..sd.picture_files import max_pixels
 
 LEAST_FONT, LARGEST_FONT = 13, 26  # pixels
 LEAST_MARGIN = 150  # of row labels, before they are broken
@@ -49,10 +49,11 @@ class Sheet:
         self.margin = widest + 2 * self.gap if widest else 0
         self.row_height = max(cell[1], _tall(self.rows, self.font)) + self.gap
         self._arrange()
-        if self.width * self.height > MAX_PIXELS:
+        most = max_pixels()
+        if self.width * self.height > most:
             raise ValueError(
                 f"the sheet would have {self.width} x {self.height} pixels, at most "
-                f"{MAX_PIXELS // 1_000_000} million are possible; give fewer values, or --cell-px"
+                f"{most // 1_000_000} million are possible; give fewer values, or --cell-px"
             )
 
     def _width(self, text: str) -> int:

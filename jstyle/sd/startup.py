@@ -24,10 +24,10 @@ import random
 import signal
 import ssl
 import sys
+import tempfile
 import time
-from pathlib import Path
 
-from . import toolchain
+from . import cuda, ending, toolchain
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
@@ -42,13 +42,17 @@ class StartupError(RuntimeError):
 def prepare_environment() -> None:
     """Set the variables that Jittor reads at import. Raises StartupError if it cannot start."""
     env = os.environ
-    env.setdefault("cache_name", toolchain.CACHE_NAME)
     env.setdefault("FIX_TORCH_ERROR", "0")
     if "nvcc_path" not in env:
-        cuda = toolchain.find_cuda()
-        env["nvcc_path"] = cuda.nvcc if cuda.usable else ""
-        if cuda.nvcc and not cuda.usable:
-            log.info("CUDA is left alone: %s", cuda.reason)
+        found = cuda.find_cuda()
+        env["nvcc_path"] = found.nvcc if found.usable else ""
+        if not found.usable and found.devices:
+            mend = f"; mend: {found.mend}" if found.mend else ""
+            log.warning("The GPU is left alone and the CPU used: %s%s", found.reason, mend)
+        elif not found.usable and found.nvcc:
+            log.info("CUDA is left alone: %s", found.reason)
+    name = toolchain.CUDA_CACHE if env["nvcc_path"] else toolchain.CPU_CACHE
+    env.setdefault("cache_name", name)
     env.setdefault("use_cutlass", "0")  # would be downloaded at import; nothing here uses it
     if toolchain.started_by_mpirun() and toolchain.mpi_problem():
         raise StartupError(toolchain.mpi_problem())
@@ -67,23 +71,66 @@ def prepare_environment() -> None:
 
 
 def _require_writable_cache() -> None:
-    for folder in {cache_root(), Path.home() / ".cache" / "jittor"}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            writable = os.access(folder, os.W_OK | os.X_OK)
-        except OSError:
-            writable = False
-        if not writable:
-            raise StartupError(
-                f"{folder} cannot be written, and Jittor keeps its compiled kernels there; "
-                "set HOME to a folder that can be written"
-            )
+    folder = cache_root()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise StartupError(
+            f"{folder} cannot be written, and Jittor keeps its compiled kernels there; "
+            "set HOME to a folder that can be written"
+        )
 
 
 def _require_compiler() -> None:
     problem = toolchain.compiler_problem()
     if problem:
         raise StartupError(problem)
+
+
+@contextlib.contextmanager
+def _environment(**values: str):
+    """Variables that are set during the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _import_jittor_utils():
+    """Jittor's tools, without a lasting change: they write a JITTOR_HOME that is not the home into
+    ~/.cache/jittor/config.json, and every later run of the user, of any program, goes there."""
+    if "JITTOR_HOME" in os.environ or toolchain.remembered_home():
+        with (
+            tempfile.TemporaryDirectory() as nowhere,
+            _environment(JITTOR_HOME=str(toolchain.jittor_home()), HOME=nowhere),
+        ):
+            import jittor_utils
+    else:
+        import jittor_utils
+    return jittor_utils
+
+
+def _few_compilers(jittor_utils) -> None:
+    """Jittor starts one for every 3 GiB of memory; no more than there are cores is of use."""
+    memory, most = jittor_utils.get_total_mem, 3 * toolchain.usable_cores() * 2**30
+    jittor_utils.get_total_mem = lambda: min(memory(), most)
+
+
+def _put_back(handlers: dict) -> None:
+    """Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process when
+    any child is killed. Only the main thread may set handlers."""
+    with contextlib.suppress(ValueError):
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
@@ -99,19 +146,26 @@ def _process_state_kept():
         for_import["use_mpi"] = "0"  # would be compiled wherever mpicc is
     for_import = {name: value for name, value in for_import.items() if name not in os.environ}
     os.environ.update(for_import)
+    jittor_utils = _import_jittor_utils()
+    _few_compilers(jittor_utils)
+    load = jittor_utils.try_import_jit_utils_core
+
+    def load_without_handlers(silent=None):
+        if jittor_utils.cc is None:
+            load(silent)
+            _put_back(handlers)  # the compilation that follows can take minutes
+
+    jittor_utils.try_import_jit_utils_core = load_without_handlers
     try:
         yield
     finally:
+        jittor_utils.try_import_jit_utils_core = load
         random.setstate(python_rng)
         np.random.set_state(numpy_rng)
         ssl._create_default_https_context = https_context
         for name in for_import:
             del os.environ[name]
-        # Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process
-        # when any child is killed. Only the main thread may set handlers.
-        with contextlib.suppress(ValueError):
-            for number, handler in handlers.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _put_back(handlers)
 
 
 class _CompileBar:
@@ -168,6 +222,7 @@ def _import_jittor():
 
         return jittor, 0.0
     prepare_environment()
+    ending.watch()
     if not toolchain.is_compiled():
         log.warning(
             "First start of this installation: Jittor compiles its core, which takes two to five "
@@ -183,7 +238,9 @@ def _import_jittor():
                 "Jittor compiled its core anew, because the compiler, its options or Python's "
                 "headers have changed; run the command again"
             ) from stop
-        except Exception as error:  # whatever the toolchain did, the user needs one line
+        except Exception as error:
+            ending.stop_if_asked()
+            # Whatever the toolchain did, the user needs one line
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise StartupError(
                 f"Jittor could not start: {reason[0]}; see `jstyle doctor`"

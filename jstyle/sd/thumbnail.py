@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .image import DECODE_ERRORS
+from .picture_files import DECODE_ERRORS, open_picture
 
 QUALITY = 85
 
@@ -16,7 +16,7 @@ QUALITY = 85
 def thumbnail(path: Path, size_px: int) -> str | None:
     """A picture as a data URI, its longer side at most size_px; None if it cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             small = picture.convert("RGB")
         small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     except (*DECODE_ERRORS, OSError, ValueError):

@@ -198,7 +198,7 @@ def test_cells_without_a_picture_are_told_and_what_cannot_be_is_refused_before_t
         (("--x", "stepz=1"), "must be NAME=VALUES"),
         (("--x", "seed=1"), "is there already and no result of this program"),
         (("--x", "seed=1", "--y", "sampler=ddim", "--sigmas", "karras"), "admits no sigmas karras"),
-        (("--x", "lora=none|absent.safetensors"), "absent.safetensors: cannot be read"),
+        (("--x", "lora=none|absent.safetensors"), "absent.safetensors: no such file"),
     ):
         (tmp_path / "n.html").write_text("somebody's own")
         line, _ = grid("n.png" if "already" in told else "m.png", *words, *more, code=2)

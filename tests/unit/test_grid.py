@@ -66,14 +66,14 @@ def test_the_words_of_an_axis(words, values, labels):
         (["steps=4,2..5"], "'4' is there twice"),
         (["guidance=5,5.0"], "'5.0' is there twice"),
         (["steps=8", "seed=1"], "--x is steps already, got seed as well"),
-        (["steps=0"], r"steps must be in 1..1000, got 0"),
-        (["steps=4.5"], "steps must be a whole number, got '4.5'"),
+        (["steps=0"], "steps must be an integer from 1 to 1000, got 0"),
+        (["steps=4.5"], "steps must be an integer, got '4.5'"),
         (["steps=1..4:0.5"], "the range 1..4:0.5 must be of whole numbers"),
         (["seed=5..1"], "the range 5..1 holds nothing"),
         (["seed=1..5:0"], "the range 1..5:0 holds nothing"),
         (["seed=0..1000000000000"], "holds more than 100 values"),
         (["seed=0..60,100..160"], "122 values, at most 100 are possible"),
-        (["seed=-1"], "seed must be at least 0, got -1"),
+        (["seed=-1"], "seed must be an integer from 0 to .*, got -1"),
         (["guidance=nan"], "guidance must be a finite number, got 'nan'"),
         (["eta=1.5"], r"eta must be in \[0, 1\], got 1.5"),
         (["rescale=2"], r"rescale must be in \[0, 1\], got 2"),
@@ -107,8 +107,8 @@ def test_an_axis_is_there_once_and_its_option_is_not_given_as_well():
         (["weight=1"], {"loras": ["a", "b"]}, "weight is about an axis lora, a --run or the one"),
         (["seed=1"], {"run": "r", "model": "sd21"}, "--run brings its own model"),
         (["seed=1"], {"seed": -1}, "--seed and --x"),
-        (["steps=1"], {"seed": -1}, "seed must be at least 0"),
-        (["seed=1"], {"cell_px": 8}, r"cell_px must be in 16..4096, got 8"),
+        (["steps=1"], {"seed": -1}, "seed must be an integer from 0 to"),
+        (["seed=1"], {"cell_px": 8}, "cell_px must be an integer from 16 to 4096, got 8"),
     ):
         request = Request({"x": words}, **{"prompts": ["a"], **given})
         with pytest.raises(ValueError, match=told):
@@ -196,7 +196,7 @@ def test_a_run_is_known_by_its_folder(tmp_path):
     with pytest.raises(ValueError, match="all stands alone"):
         saved_counts(parse_axis("x", ["at=0,all"]), run)
     for wrong, told in (
-        ("[]", "not the configuration of a run"),
+        ("[]", "config.json"),
         ('{"model": 3}', "not the configuration of a run"),
         (json.dumps({**config, "train": "full"}), "trained 'full'; a grid is made of LoRAs only"),
     ):
@@ -245,7 +245,7 @@ def test_a_sheet_shows_every_picture_whole_where_its_labels_say():
 def test_tables_stand_beside_each_other_without_gaps_and_no_sheet_is_too_large():
     labels = Labels("", ["a"] * 4, ["r"] * 3, ["t"] * 3)
     assert Sheet(labels, (128, 128)).across in (1, 3)
-    with pytest.raises(ValueError, match="at most 160 million are possible; give fewer values"):
+    with pytest.raises(ValueError, match="at most 120 million are possible; give fewer values"):
         Sheet(Labels("", ["a"] * 100, ["r"] * 100, [""]), (512, 512))
     assert scaled(flat(3), 24).shape == (20, 24, 3) and scaled(flat(3), 96).shape == (80, 96, 3)
     assert scaled(flat(3), None).shape == (40, 48, 3)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from jstyle.sd import runtime, toolchain
+from jstyle.sd import cuda, runtime, toolchain
 from jstyle.sd.startup import jt
 
 
@@ -137,23 +137,9 @@ def test_a_lone_nvcc_does_not_make_a_cuda_build(tmp_path):
     nvcc.chmod(0o755)
     code = "import os; from jstyle.sd.startup import jt; print(repr(os.environ['nvcc_path']))"
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    if toolchain.find_cuda().usable:
+    if cuda.find_cuda().usable:
         pytest.skip("this machine has a CUDA toolkit that works")
     assert run(code, **env).stdout.strip() == "''"
-
-
-@pytest.mark.parametrize(
-    "release, word", [("13.0", "supports up to 12"), ("12.2", "lacks cuda_runtime.h")]
-)
-def test_an_unusable_toolkit_is_explained(tmp_path, monkeypatch, release, word):
-    nvcc = tmp_path / "bin" / "nvcc"
-    nvcc.parent.mkdir()
-    nvcc.write_text(f"#!/bin/sh\necho 'release {release}, V'\n")
-    nvcc.chmod(0o755)
-    monkeypatch.setenv("PATH", str(nvcc.parent), prepend=os.pathsep)
-    monkeypatch.setattr(toolchain, "_driver_devices", lambda: 1)
-    cuda = toolchain.find_cuda()
-    assert cuda.version == release and not cuda.usable and word in cuda.reason
 
 
 def system_onednn(root: Path, major: int) -> None:
@@ -193,3 +179,23 @@ def test_use_restores_the_device_and_refuses_what_is_not_there():
     if not jt.has_cuda:
         with pytest.raises(ValueError, match="not available"), runtime.use("cuda"):
             pass
+
+
+def test_jittor_home_is_used_and_nothing_remembers_it(tmp_path):
+    before = os.environ.get("JITTOR_HOME") or str(Path.home())
+    code = "from jstyle.sd.startup import jt; print(jt.compiler.cache_path)"
+    found = run(code, HOME=str(tmp_path), JITTOR_HOME=before).stdout.split()[-1]
+    assert found.startswith(before)
+    assert not (tmp_path / ".cache" / "jittor" / "config.json").exists()
+
+
+def test_a_home_that_jittor_remembers_is_known(tmp_path, monkeypatch):
+    from jstyle.sd import toolchain
+
+    (tmp_path / ".cache" / "jittor").mkdir(parents=True)
+    (tmp_path / ".cache" / "jittor" / "config.json").write_text('{"JITTOR_HOME": "/elsewhere"}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JITTOR_HOME", raising=False)
+    assert str(toolchain.cache_root()) == "/elsewhere/.cache/jittor"
+    monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "own"))
+    assert toolchain.cache_root() == tmp_path / "own" / ".cache" / "jittor"

@@ -171,6 +171,10 @@ def convolve(x, w, stride: int = 1, padding: int = 0):
         sources = _faster_sources(x, w, stride, padding)
         if sources is not None:
             return _Convolve.apply(x, w, sources, stride, padding)
+    if x.dtype == "float16" and jt.flags.use_cuda:
+        # Jittor has cuDNN sum thousands of products in float16, and may give it an algorithm that
+        # was chosen for float32 and cannot do that. GPUs since 2020 take TensorFloat-32 for this.
+        return jt.nn.conv2d(x.float32(), w.float32(), None, stride, padding).float16()
     return jt.nn.conv2d(x, w, None, stride, padding)
 
 

@@ -62,7 +62,7 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc"],
+        + ["sd/*.cc", "grids/grid.html"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 
-from PIL import Image
-
 from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
 from jstyle.sd.console import count
 from jstyle.sd.limits import require_whole
-from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
 from jstyle.sd.progress import progress_of
+from jstyle.sd.thumbnail import thumbnail
 
 from .curves import draw_losses
 from .findings import TOTAL, Found, Picture, collect, read_scores
@@ -30,7 +27,6 @@ from .folders import read_record
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name(PAGE)
 REFERENCE_PX = 160
-QUALITY = 85
 PICK_COLUMNS = {  # heading -> (key in pick.json, format)
     "colour": ("colour", ".3f"),
     "texture": ("texture", ".3f"),
@@ -199,19 +195,6 @@ def _image(path: Path, alt: str, size_px: int, mark: str = "") -> str:
         return f'<div class="missing">{escape(path.name)} cannot be read</div>'
     mark = f' class="{mark}"' if mark else ""
     return f'<img{mark} alt="{alt}" src="{data}">'
-
-
-def thumbnail(path: Path, size_px: int) -> str | None:
-    """A picture as a data URI, its longer side at most size_px; None if it cannot be read."""
-    try:
-        with open_picture(path) as picture:
-            small = picture.convert("RGB")
-        small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
-    except (*DECODE_ERRORS, OSError, ValueError):
-        return None
-    written = io.BytesIO()
-    small.save(written, "WEBP", quality=QUALITY, method=6)
-    return "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode("ascii")
 
 
 def _pick(picked: Mapping) -> str:

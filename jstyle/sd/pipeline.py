@@ -186,7 +186,12 @@ class StableDiffusion:
             return mean * self.vae.config.scaling_factor
 
     def decode(self, z: jt.Var) -> jt.Var:
-        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1]."""
+        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1].
+
+        Raises ValueError for latents that are not finite: clipping would make a colour of NaN.
+        """
+        if not np.isfinite(z.numpy()).all():
+            raise ValueError("the latents hold values that are not finite (NaN or infinity)")
         with jt.no_grad():
             return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
 

@@ -80,9 +80,8 @@ def test_stylize(tmp_path, photos, words):
 
 def test_generate_with_guidance(tmp_path):
     for device in ("cuda", "cpu"):
-        words = ("--steps", 2, "--out", tmp_path / device / "a.png", "--device", device)
-        (tmp_path / device).mkdir()
-        call("jstyle", "generate", "--prompt", "a fox", "--size-px", 64, *words)
+        words = ("--steps", 2, "--out", tmp_path / device, "--device", device)
+        call("jstyle", "generate", "--prompt", "a fox", "--height", 64, "--width", 64, *words)
     assert_same_pictures(tmp_path / "cuda", tmp_path / "cpu")
 
 

@@ -42,7 +42,9 @@ def unpack(deb: Path, folder: Path) -> Path:
     subprocess.run(["dpkg-deb", "-x", deb, unpacked], check=True)
     toolkit = unpacked / "usr/lib/nvidia-cuda-toolkit"
     (folder / "nvvm" / "libdevice").mkdir(parents=True)
-    shutil.copytree(toolkit / "bin", folder / "bin", symlinks=True)
+    shutil.copytree(toolkit / "bin/crt", folder / "bin/crt")
+    for name in ("nvcc", "cicc"):  # and not Debian's g++ beside them, which wants an older one
+        shutil.copy(toolkit / "bin" / name, folder / "bin" / name)
     for name in HELPERS:
         shutil.copy(unpacked / "usr/bin" / name, folder / "bin" / name)
     shutil.copy(toolkit / "libdevice/libdevice.10.bc", folder / "nvvm/libdevice")
@@ -80,7 +82,11 @@ def check(nvcc: Path, log: Path, job: tuple[str, list[str], int]) -> bool:
     environment = os.environ | {"NVCC_APPEND_FLAGS": "-allow-unsupported-compiler"}
     command = [nvcc, *words, "-w", "-cubin", f"-arch=sm_{arch}", "-o", os.devnull]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    reason = [line for line in (done.stderr + done.stdout).splitlines() if "error" in line][:2]
+    reason = [
+        line
+        for line in (done.stderr + done.stdout).splitlines()
+        if "error" in line or "fatal" in line
+    ][:2]
     told = "ok" if done.returncode == 0 else "FAILED"
     with log.open("a") as file:
         file.write(f"{told} {arch} {name} {' | '.join(reason)}".rstrip() + "\n")

@@ -52,7 +52,8 @@ setup(
     package_data={
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
-        ],
+        ]
+        + ["sd/*.cc"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,
@@ -63,6 +64,9 @@ setup(
         "test": TEST,
     },
     entry_points={
-        "console_scripts": ["jstyle = jstyle.cli:main", "jdreambooth = jdreambooth.cli:main"]
+        "console_scripts": [
+            "jstyle = jstyle.__main__:run",
+            "jdreambooth = jdreambooth.__main__:run",
+        ]
     },
 )

@@ -1,10 +1,14 @@
-"""`python -m jdreambooth` is `jdreambooth`."""
+"""`python -m jdreambooth` and the script `jdreambooth`, as one process."""
 
 from __future__ import annotations
 
-import sys
+from jstyle.sd import ending
 
-from .cli import main
+
+def run():
+    """Run the command line of this process, and end the process with its exit code."""
+    ending.run_program("jdreambooth", "jdreambooth.cli")
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

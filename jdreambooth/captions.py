@@ -2,34 +2,172 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from jstyle.sd import reading
+from jstyle.sd.files import InputError
+from jstyle.sd.picture_files import listed, tell_once
+
+from .config import AUTO, CAPTION_SOURCES, METADATA, SIDECAR, TEMPLATE
+from .instances import Instance
 
 STEM = "{stem}"
+SIDECARS = (".txt", ".caption")  # of one picture, beside it
+METADATA_FILE = "metadata.jsonl"  # of all pictures in its folder
+LONGEST = 1 << 16  # bytes of a sidecar; a prompt has 77 tokens
 
 
 class CaptionError(ValueError):
     """Captions that do not fit the pictures; one line that says why."""
 
 
-def make_captions(
-    paths: list[Path], prompt: str | None, file: str | Path | None, case: str = "keep"
-) -> dict[str, str]:
-    """File name -> caption, for every path, in their order.
+class Captions(NamedTuple):
+    """texts: name of a picture -> caption. sources: what they are from -> how many."""
 
-    prompt: the caption, "{stem}" in it replaced by `subject(path)`; or None, and `file` is read
-    with `read_captions`. case "lower" lowers all letters. Raises CaptionError.
+    texts: dict[str, str]
+    sources: dict[str, int]
+
+    def told(self) -> str:
+        return ", ".join(f"{n} from {source}" for source, n in self.sources.items())
+
+
+def make_captions(
+    paths: list[Path], prompt: str | None, source: str | Path | None, case: str = "keep"
+) -> dict[str, str]:
+    """`find_captions` for pictures of one folder: file name -> caption."""
+    return find_captions([Instance(p, p.name) for p in paths], prompt, source, case).texts
+
+
+def find_captions(
+    pictures: list[Instance], prompt: str | None, source: str | Path | None, case: str = "keep"
+) -> Captions:
+    """A caption for every picture, in their order.
+
+    prompt: the caption, "{stem}" in it replaced by `subject(path)`; used if `source` is "template"
+    or None, and with "auto" for pictures without one. source: one of CAPTION_SOURCES, or a file
+    that `read_captions` reads. case "lower" lowers all letters. Raises CaptionError.
     """
-    if prompt is not None:
-        found = {path.name: prompt.replace(STEM, subject(path)) for path in paths}
+    if source in (None, TEMPLATE):
+        if source is None:
+            _tell_unused(pictures)
+        found = [(_filled(prompt, picture), "instance_prompt") for picture in pictures]
+    elif source in CAPTION_SOURCES:
+        found = _beside(pictures, prompt, source)
     else:
-        found = _fitting(read_captions(file), [path.name for path in paths], file)
-    return {name: text.lower() if case == "lower" else text for name, text in found.items()}
+        texts = _fitting(read_captions(source), [picture.name for picture in pictures], source)
+        found = [(texts[picture.name], str(source)) for picture in pictures]
+    sources = [source for _, source in found]
+    return Captions(
+        {
+            picture.name: text.lower() if case == "lower" else text
+            for picture, (text, _) in zip(pictures, found, strict=True)
+        },
+        {name: sources.count(name) for name in dict.fromkeys(sources)},
+    )
+
+
+def _filled(prompt: str, picture: Instance) -> str:
+    return prompt.replace(STEM, subject(picture.path))
 
 
 def subject(path: Path) -> str:
     """The words of a file name: "Cherry_blossom_.png" -> "Cherry blossom"."""
     return " ".join(path.stem.replace("_", " ").split())
+
+
+def _beside(pictures: list[Instance], prompt: str | None, source: str) -> list[tuple[str, str]]:
+    """Caption and source of every picture, from what lies in its folder."""
+    listings = _metadata(pictures) if source in (METADATA, AUTO) else {}
+    sidecars = _sidecars(pictures) if source in (SIDECAR, AUTO) else {}
+    found, missing = [], []
+    for picture in pictures:
+        line = listings.get(picture.path.parent, {}).get(picture.path.name)
+        if line is not None:
+            found.append((line, METADATA_FILE))
+        elif picture.path in sidecars:
+            files = sidecars[picture.path]
+            text = _read_sidecar(picture.path, files)
+            found.append((text, f"{files[0].suffix.lower()} files"))
+        elif source == AUTO and prompt is not None:
+            found.append((_filled(prompt, picture), "instance_prompt"))
+        elif source == AUTO and picture.words is not None:
+            found.append((picture.words, "folder names"))
+        else:
+            missing.append(picture.path)
+    if missing:
+        raise CaptionError(_told_missing(missing, source))
+    return found
+
+
+def _told_missing(paths: list[Path], source: str) -> str:
+    first, beside = paths[0], f"{paths[0].stem}{SIDECARS[0]} beside it"
+    more = f" (and for {len(paths) - 1} more: {listed(paths[1:])})" if len(paths) > 1 else ""
+    here = {
+        SIDECAR: f"write it to {beside}",
+        METADATA: f"add a line for it to {first.parent / METADATA_FILE}",
+        AUTO: f"write it to {beside}, or to {METADATA_FILE}",
+    }[source]
+    prompt = "give an instance_prompt" if source == AUTO else (
+        f"give captions = {AUTO} and an instance_prompt for such pictures"
+    )  # fmt: skip
+    return f"{first}: no caption{more}; {here}, or {prompt}"
+
+
+def _folders(pictures: list[Instance]) -> list[Path]:
+    return [f for f in dict.fromkeys(picture.path.parent for picture in pictures) if f.is_dir()]
+
+
+def _sidecars(pictures: list[Instance]) -> dict[Path, list[Path]]:
+    """Picture -> the text files of its name, if there are any."""
+    there: dict[Path, list[Path]] = {}
+    for folder in _folders(pictures):
+        for path in sorted(folder.iterdir()):
+            if path.suffix.lower() in SIDECARS:
+                there.setdefault(path.with_suffix(""), []).append(path)
+    stems = {picture.path: picture.path.with_suffix("") for picture in pictures}
+    return {path: there[stem] for path, stem in stems.items() if stem in there}
+
+
+def _read_sidecar(picture: Path, files: list[Path]) -> str:
+    """The lines of its file as one. Raises CaptionError for several files or an empty one."""
+    if len(files) > 1:
+        raise CaptionError(f"{picture}: has several captions, {listed(files)}; keep one")
+    (path,) = files
+    try:
+        text = " ".join(reading.read_text(path, LONGEST).split())
+    except InputError as error:
+        raise CaptionError(str(error)) from None
+    if not text:
+        raise CaptionError(f"{path}: empty; write what the picture shows, or delete it")
+    return text
+
+
+def _metadata(pictures: list[Instance]) -> dict[Path, dict[str, str]]:
+    """Folder -> name -> caption of its metadata.jsonl. Lines without a picture are told."""
+    found = {}
+    for folder in _folders(pictures):
+        file = folder / METADATA_FILE
+        if not file.exists():
+            continue
+        lines = _read_pairs(file, _parse_metadata, 'a "file_name" and a "text"')
+        found[folder] = {str(PurePosixPath(name)): text for name, text in lines.items()}
+        names = {picture.path.name for picture in pictures if picture.path.parent == folder}
+        lost = [Path(name) for name in found[folder] if name not in names]
+        if lost:
+            tell_once(f"{file}: not used for {listed(lost)}: no such picture is trained on")
+    return found
+
+
+def _tell_unused(pictures: list[Instance]) -> None:
+    """Captions that lie there while a prompt is given for all pictures."""
+    unused = [f for files in _sidecars(pictures).values() for f in files]
+    unused += [f / METADATA_FILE for f in _folders(pictures) if (f / METADATA_FILE).is_file()]
+    if unused:
+        tell_once(
+            f"{unused[0].parent}: captions beside the pictures are not used ({listed(unused)}); "
+            f"captions = {AUTO} uses them, {TEMPLATE} is silent about them"
+        )
 
 
 def read_captions(file: str | Path) -> dict[str, str]:
@@ -38,21 +176,28 @@ def read_captions(file: str | Path) -> dict[str, str]:
     Raises CaptionError naming the file and line for anything else, and for doubled names.
     """
     file = Path(file)
-    parse = {".jsonl": _parse_json, ".txt": _parse_tabbed}.get(file.suffix)
-    if parse is None:
-        raise CaptionError(f"{file}: captions are read from .jsonl or .txt files")
+    if file.suffix.lower() == ".jsonl":
+        return _read_pairs(file, _parse_json, 'a "file" and a "caption"')
+    if file.suffix.lower() == ".txt":
+        return _read_pairs(file, _parse_tabbed, "name, tab, caption")
+    words = ", ".join(CAPTION_SOURCES)
+    raise CaptionError(
+        f"{file}: captions are read from .jsonl or .txt files, or are one of {words}"
+    )
+
+
+def _read_pairs(file: Path, parse, told: str) -> dict[str, str]:
+    """Name -> caption, from every line that is not blank. Raises CaptionError."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise CaptionError(f"{file}: cannot be read ({reason.lower()})") from None
+        lines = reading.read_lines(file)
+    except InputError as error:
+        raise CaptionError(str(error)) from None
     found = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         pair = parse(line)
         if pair is None:
-            told = 'a "file" and a "caption"' if file.suffix == ".jsonl" else "name, tab, caption"
             raise CaptionError(f"{file}, line {number}: expected {told}, got {line.strip()!r}")
         if pair[0] in found:
             raise CaptionError(f"{file}, line {number}: a second caption for {pair[0]}")
@@ -60,13 +205,18 @@ def read_captions(file: str | Path) -> dict[str, str]:
     return found
 
 
-def _parse_json(line: str) -> tuple[str, str] | None:
+def _parse_json(line: str, keys: tuple[str, str] = ("file", "caption")) -> tuple[str, str] | None:
     try:
-        entry = json.loads(line)
-        pair = entry["file"], entry["caption"]
+        entry = reading.parse_json(line, "a line")
+        pair = entry[keys[0]], entry[keys[1]]
     except (ValueError, KeyError, TypeError):
         return None
     return pair if all(isinstance(text, str) for text in pair) else None
+
+
+def _parse_metadata(line: str) -> tuple[str, str] | None:
+    pair = _parse_json(line, ("file_name", "text"))
+    return pair if pair is not None and all(text.strip() for text in pair) else None
 
 
 def _parse_tabbed(line: str) -> tuple[str, str] | None:

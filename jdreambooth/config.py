@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 
+from jstyle.sd import limits
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers.options import FIELDS, check_sampler
 
@@ -18,6 +19,7 @@ from .trainables import TRAINABLES, WITH_TEXT_ENCODER
 TARGETS = ("attention", "feed-forward", "convolutions")
 SCHEDULES = ("constant", "linear", "cosine")
 CASES = ("keep", "lower")
+TEMPLATE, SIDECAR, METADATA, AUTO = CAPTION_SOURCES = ("template", "sidecar", "metadata", "auto")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
 OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
@@ -38,15 +40,20 @@ class TrainConfig:
     """Options of one training run. Defaults: a style LoRA as contestants train it.
 
     Args:
-        instance_dir: Folder with the pictures to learn.
+        instance_dir: Folder with the pictures to learn; or a folder of folders like "10_sks fox",
+            whose pictures are drawn ten times where those of "1_..." are drawn once.
         out: Folder of the run; everything is written there.
         model: "tiny" (shipped), a folder in diffusers format, "sd21", or a hub id "owner/name".
         variant: Of the weight files, such as fp16.
         device: "cpu", "cuda", or "auto": cuda where Jittor can use it.
         instance_prompt: The caption of every picture. "{stem}" stands for the file's name without
             suffix, underscores as spaces and trailing ones dropped: "{stem} in style_05".
-        captions: A captions.jsonl (a {"file", "caption"} object per line) or captions.txt (a file
-            name, a tab and the caption per line) instead of an instance prompt.
+        captions: Where captions are from. "template": the instance prompt, which is also the
+            default. "sidecar": NAME.txt beside NAME.png. "metadata": metadata.jsonl in the folder
+            (a {"file_name", "text"} object per line). "auto": for each picture the first of these
+            that there is: metadata, sidecar, the instance prompt, the words of a folder called
+            "10_words". Else a file with them all: captions.jsonl (a {"file", "caption"} object per
+            line) or captions.txt (a file name, a tab and the caption per line).
         caption_case: "keep" or "lower" the letters of the captions.
         size_px: Side of the training pictures. Not given means the size the model was trained on.
         random_crops: Encode that many random crops of each picture, 8/9 of its shorter side
@@ -167,7 +174,9 @@ class TrainConfig:
             value = getattr(self, field.name)
             if check is not None and not (value is None and field.default is None):
                 if not check.holds(value):
-                    raise ValueError(f"{field.name} must be {check.told}, got {value!r}")
+                    raise ValueError(
+                        f"{field.name} must be {check.told}, got {limits.shown(value)}"
+                    )
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
@@ -178,8 +187,7 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         check_sampler(self.sampler, self.sigmas, self.eta)
-        if (self.instance_prompt is None) == (self.captions is None):
-            raise ValueError("give either instance_prompt or captions, and only one of them")
+        self._check_captions()
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
         if self.train_text_encoder and self.train not in WITH_TEXT_ENCODER:
@@ -190,6 +198,16 @@ class TrainConfig:
         if self.warmup_steps >= self.steps:
             raise ValueError(
                 f"warmup_steps must be below steps = {self.steps}, got {self.warmup_steps}"
+            )
+
+    def _check_captions(self) -> None:
+        by_prompt = self.captions in (None, TEMPLATE)
+        if by_prompt and self.instance_prompt is None:
+            raise ValueError("give either instance_prompt or captions")
+        if not by_prompt and self.captions != AUTO and self.instance_prompt is not None:
+            raise ValueError(
+                f"captions = {self.captions!r} and instance_prompt: give only one of them, or "
+                f"captions = {AUTO!r}, which takes the prompt where a picture has no caption"
             )
 
     def to_json(self) -> dict:
@@ -229,8 +247,9 @@ def _is_number(value) -> bool:
     return (_is_int(value) or isinstance(value, float)) and math.isfinite(value)
 
 
-def _whole(least: int) -> _Check:
-    return _Check(f"an integer of at least {least}", lambda v: _is_int(v) and v >= least)
+def _whole(least: int, most: int) -> _Check:
+    told = f"an integer {limits.told(least, most)}"
+    return _Check(told, lambda v: limits.is_whole(v, least, most))
 
 
 def _one_of(names: Iterable[str]) -> _Check:
@@ -256,11 +275,16 @@ _CHECKS = {
     "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),
-    "size_px": _whole(8),
-    **dict.fromkeys(("rank", "num_class_images", "class_steps", "steps"), _whole(1)),
-    **dict.fromkeys(("batch", "accumulation", "sample_every", "sample_steps"), _whole(1)),
-    **dict.fromkeys(("random_crops", "warmup_steps", "seed", "checkpoint_every"), _whole(0)),
-    "keep_checkpoints": _whole(1),
+    "size_px": _whole(8, limits.SIDE_PX),
+    "rank": _whole(1, limits.RANK),
+    "num_class_images": _whole(1, limits.PICTURES),
+    "random_crops": _whole(0, limits.PER_PICTURE),
+    "seed": _whole(0, limits.SEED),
+    **dict.fromkeys(("class_steps", "sample_steps"), _whole(1, limits.SAMPLING_STEPS)),
+    **dict.fromkeys(("batch", "accumulation"), _whole(1, limits.TOGETHER)),
+    **dict.fromkeys(("steps", "sample_every"), _whole(1, limits.TRAINING_STEPS)),
+    **dict.fromkeys(("warmup_steps", "checkpoint_every"), _whole(0, limits.TRAINING_STEPS)),
+    "keep_checkpoints": _whole(1, limits.TRAINING_STEPS),
     **dict.fromkeys(("alpha", "min_snr_gamma", "learning_rate"), _ABOVE_0),
     "text_learning_rate": _ABOVE_0,
     **dict.fromkeys(("prior_weight", "offset_noise"), _AT_LEAST_0),

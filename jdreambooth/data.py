@@ -8,7 +8,7 @@ were drawn, so a resumed run needs no state of a random generator.
 from __future__ import annotations
 
 import hashlib
-import logging
+from math import gcd
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,8 +20,6 @@ from jstyle.sd.noise import gaussian_from
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 
-log = logging.getLogger("jdreambooth")
-
 CROP_SHARE = 8 / 9  # of the shorter side: also a square picture is really cropped
 ORDER, CLASS, CROPS = 1, 2, 3  # tags that keep random streams apart
 
@@ -30,6 +28,7 @@ class Picture(NamedTuple):
     path: Path
     caption: str
     latents: np.ndarray  # (variants, 4, h, w): the crops and their mirror images, scaled
+    repeats: int = 1  # how often it is drawn, against the others
 
 
 class Batch(NamedTuple):
@@ -42,25 +41,6 @@ class Batch(NamedTuple):
     instances: int
 
 
-def readable_images(folder: str | Path, skip_bad: bool = False) -> list[Path]:
-    """The pictures of a folder by name. Raises ImageError if there are none, or one is bad.
-
-    skip_bad: leave bad ones out, with a warning, as long as any is good.
-    """
-    good = []
-    for path in image.list_images(folder):
-        try:
-            image.load(path, multiple=1)
-            good.append(path)
-        except image.ImageError as error:
-            if not skip_bad:
-                raise image.ImageError(f"{error}; skip_bad_images leaves such files out") from None
-            log.warning("left out: %s", error)
-    if not good:
-        raise image.ImageError(f"{folder}: none of the images can be read")
-    return good
-
-
 def encode_pictures(
     sd: StableDiffusion,
     captions: dict[Path, str],
@@ -68,8 +48,12 @@ def encode_pictures(
     crops: int = 0,
     flip: bool = False,
     seed: int = 0,
+    repeats: dict[Path, int] | None = None,
 ) -> list[Picture]:
-    """Latents of every picture: `crops` random crops, or the centre crop, and mirror images."""
+    """Latents of every picture: `crops` random crops, or the centre crop, and mirror images.
+
+    repeats: of the pictures that are drawn more than once where others are drawn once.
+    """
     pictures = []
     for number, (path, caption) in enumerate(captions.items()):
         if crops:
@@ -80,12 +64,13 @@ def encode_pictures(
         if flip:
             views += [np.ascontiguousarray(view[..., ::-1]) for view in views]
         latents = [sd.encode_image(jt.array(view)).numpy() for view in views]
-        pictures.append(Picture(path, caption, np.concatenate(latents)))
+        often = (repeats or {}).get(path, 1)
+        pictures.append(Picture(path, caption, np.concatenate(latents), often))
     return pictures
 
 
 def _random_crops(path: Path, size_px: int, count: int, rng) -> list[np.ndarray]:
-    whole = Image.fromarray(image.to_uint8(image.load(path, multiple=1))[0])
+    whole = image.read_rgb(path)
     side = min(whole.size) * CROP_SHARE
     views = []
     for share_x, share_y in rng.random((count, 2)):
@@ -117,6 +102,7 @@ class Dataset:
         self.num_timesteps, self.offset_noise = num_timesteps, offset_noise
         self.caption_dropout = caption_dropout
         self.rank, self.ranks = ranks
+        self._instance_places, self._class_places = map(_places, (self.instances, self.classes))
 
     def captions(self) -> list[str]:
         """Every caption that can occur, the empty one included."""
@@ -127,6 +113,8 @@ class Dataset:
         digest = hashlib.sha256()
         for picture in (*self.instances, *self.classes):
             digest.update(picture.caption.encode() + b"\0" + picture.latents.tobytes())
+        if len(self._instance_places) != len(self.instances):
+            digest.update(bytes(str(self._instance_places), "ascii"))
         return digest.hexdigest()
 
     def batch(self, step: int, micro: int) -> Batch:
@@ -134,18 +122,19 @@ class Dataset:
         and so do two of one on each of two ranks."""
         start = (micro * self.ranks + self.rank) * self.batch_size
         numbers = range(start, start + self.batch_size)
-        drawn = [self._draw(self.instances, step, number, 0) for number in numbers]
+        drawn = [self._draw(self._instance_places, step, number, 0) for number in numbers]
         if self.classes:
-            drawn += [self._draw(self.classes, step, number, CLASS) for number in numbers]
+            drawn += [self._draw(self._class_places, step, number, CLASS) for number in numbers]
         z, noise, t, captions = zip(*drawn, strict=True)
         return Batch(np.stack(z), np.stack(noise), np.array(t), list(captions), self.batch_size)
 
-    def _draw(self, pictures: list[Picture], step: int, number: int, tag: int):
+    def _draw(self, places: list[int], step: int, number: int, tag: int):
         """One picture: latent, noise, timestep, caption."""
         count = step * self.batch_size * self.ranks * self.accumulation + number
-        epoch, place = divmod(count, len(pictures))  # every picture once before any comes again
-        order = np.random.default_rng([self.seed, ORDER, tag, epoch]).permutation(len(pictures))
-        picture = pictures[order[place]]
+        epoch, turn = divmod(count, len(places))  # every place once before any comes again
+        order = np.random.default_rng([self.seed, ORDER, tag, epoch]).permutation(len(places))
+        pictures = self.classes if tag == CLASS else self.instances
+        picture = pictures[places[order[turn]]]
         rng = np.random.default_rng([self.seed, tag, step, number])
         t = int(rng.integers(self.num_timesteps))
         z = picture.latents[rng.integers(len(picture.latents))]
@@ -155,3 +144,9 @@ class Dataset:
             offset = gaussian_from(rng, (len(z), 1, 1))
             noise = noise + np.float32(self.offset_noise) * offset
         return z, noise, t, "" if dropped else picture.caption
+
+
+def _places(pictures: list[Picture]) -> list[int]:
+    """Numbers of the pictures, each as often as it comes in one round, which is made short."""
+    least = gcd(*(picture.repeats for picture in pictures))
+    return [i for i, p in enumerate(pictures) for _ in range(p.repeats // least)]

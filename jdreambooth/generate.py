@@ -11,6 +11,7 @@ import numpy as np
 
 from jstyle.sd import files, image, targets
 from jstyle.sd.noise import InjectedNoise, gaussian
+from jstyle.sd.progress import progress_of
 from jstyle.sd.schedule import add_noise
 
 from . import runs
@@ -119,20 +120,3 @@ def make_picture(
     if advance is not None:
         how["evaluated"] = advance
     return sd.decode(last(sd.sample(z, context, recipe.steps, **how), z))
-
-
-class _Silent:
-    """A progress bar that nobody sees."""
-
-    def update(self) -> None:
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error) -> None:
-        pass
-
-
-def progress_of(bar: Callable | None, total: int):
-    return _Silent() if bar is None else bar(total)

@@ -10,8 +10,10 @@ import re
 from typing import NamedTuple
 
 from jstyle.sd import hub
+from jstyle.sd.limits import require_whole
 from jstyle.sd.tokenizer import Tokenizer
 
+MOST = 100_000  # twice the vocabulary of CLIP
 WORD = re.compile(r"([bcdfghjklmnpqrstvwxz]{3,4})</w>")  # without a vowel: hardly ever a real word
 
 
@@ -27,8 +29,7 @@ def rare_identifiers(tokenizer: Tokenizer, count: int) -> list[Identifier]:
     frequent, so the rarest have the highest ids; they come first. Fewer than `count` if the
     vocabulary has no more. Raises ValueError for a count below 1.
     """
-    if count < 1:
-        raise ValueError(f"count must be at least 1, got {count}")
+    require_whole("count", count, 1, MOST)
     pieces = sorted(tokenizer.vocabulary().items(), key=lambda item: -item[1])
     found = []
     for piece, token in pieces:

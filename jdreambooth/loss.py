@@ -39,8 +39,11 @@ def snr_weights(schedule: Schedule, t: np.ndarray, gamma: float) -> np.ndarray:
     """float32 (B,): what makes the loss on x0 weigh min(SNR, gamma), for the model's own target.
 
     An error of the noise is one of x0 times SNR, an error of the velocity one times SNR + 1.
+    At SNR 0 the noise's weight is its limit, 1, and the velocity's is 0.
     """
     abar = schedule.abar[t]
     snr = abar / (1 - abar)
-    scale = {PredictionType.EPSILON: snr, PredictionType.V: snr + 1, PredictionType.SAMPLE: 1.0}
+    if schedule.kind is PredictionType.EPSILON:
+        return (gamma / np.maximum(snr, gamma)).astype(np.float32)  # min(snr, gamma) / snr
+    scale = {PredictionType.V: snr + 1, PredictionType.SAMPLE: 1.0}
     return (np.minimum(snr, gamma) / scale[schedule.kind]).astype(np.float32)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jstyle.sd import files, image, targets
+from jstyle.sd import files, image, limits, targets
 from jstyle.sd.folders import filled_folder
 
 from . import drawings
@@ -34,9 +34,9 @@ def make_drawings(
     """
     names = [name.strip() for name in obj.split(",")]
     captions = {name: drawings.caption(name, style) for name in names}
-    for name, value, least in (("count", count, 1), ("seed", seed, 0), ("size_px", size_px, 16)):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+    limits.require_whole("count", count, 1, limits.PICTURES)
+    limits.require_whole("seed", seed, 0, limits.SEED)
+    limits.require_whole("size_px", size_px, 16, limits.SIDE_PX)
     stem = {name: "_".join(filter(None, (name, style))).replace(" ", "_") for name in names}
     rows = []
     for i, number in enumerate(range(seed, seed + count)):

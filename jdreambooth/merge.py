@@ -72,7 +72,7 @@ def export(
     run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
     _require(format, FORMATS, "format")
-    path = _lora_target(out, overwrite, run.results[step].iterdir())
+    path = _lora_target(out, overwrite, run.results[step].glob("*.safetensors"))
     with files.output_folder(path.parent), runs.on_device(device):
         sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
         run.trainable.export(sd, run.results[step], path, format, dtype)
@@ -105,7 +105,7 @@ def import_lora(
     file = read_lora(source)
     path = _lora_target(out, overwrite, file.files)
     lines = [_told(part, layers) for part, layers in sorted(file.parts.items(), reverse=True)]
-    layers = {part: tuple(layers) for part, layers in file.parts.items()}
+    layers = {part: tuple(named) for part, named in file.parts.items()}
     with files.output_folder(path.parent):
         write_lora(path, file.parts, layers, file.base, format, dtype)
     return Imported(path, (*lines, *file.notes))
@@ -122,11 +122,12 @@ def _range(values: set) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _lora_target(out: str | Path, overwrite: bool, inputs: Iterable[Path]) -> Path:
+def _lora_target(out: str | Path, overwrite: bool, read: Iterable[Path]) -> Path:
+    """The file of a LoRA, where nothing would be lost but an earlier one. Raises ValueError."""
     path = Path(out)
     if path.suffix != ".safetensors":
         raise ValueError(f"{path}: the name of a LoRA file must end in .safetensors")
-    targets.require_free([path], overwrite, inputs)
+    targets.require_free([path], overwrite, read)
     return path
 
 

@@ -8,7 +8,8 @@ import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 
-from jstyle.sd.console import Program, Terminated
+from jstyle.sd import ending
+from jstyle.sd.console import Program
 from jstyle.sd.toolchain import started_by_mpirun
 
 HEAD_START = 3.0  # seconds in which the first process can name an error that all of them found
@@ -27,16 +28,15 @@ def speak_in_turn(program: Program, argv: list[str] | None = None) -> int:
     if not started_by_mpirun():
         return program.main(argv)
     rank, words = int(os.environ["OMPI_COMM_WORLD_RANK"]), io.StringIO()
-    try:
-        if rank == 0:
+    if rank == 0:
+        code = _run(program, argv)
+    else:
+        with redirect_stdout(words), redirect_stderr(words):
             code = _run(program, argv)
-        else:
-            with redirect_stdout(words), redirect_stderr(words):
-                code = _run(program, argv)
-    except Terminated as ending:
-        os._exit(ending.code)
     if code == 0:
         return code
+    if ending.asked() is not None:
+        ending.end(code)
     if rank > 0:
         time.sleep(HEAD_START)
         last = words.getvalue().strip().splitlines()[-1:]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
+
+from jstyle.sd.files import InputError
+from jstyle.sd.reading import read_json, read_lines
 
 LONGEST = 120  # bytes of a name without its suffix; file systems take 255
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)  # on Windows
@@ -35,17 +37,11 @@ def read_prompts(given: Iterable[str]) -> list[str]:
 
 def _from_file(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise PromptError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PromptError(f"{path}: cannot be read as UTF-8 text ({error})") from None
-    if path.suffix.lower() == ".txt":
-        return [line.strip() for line in text.splitlines() if line.strip()]
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise PromptError(f"{path}: not a JSON file ({error})") from None
+        if path.suffix.lower() == ".txt":
+            return [line.strip() for line in read_lines(path) if line.strip()]
+        found = read_json(path)
+    except InputError as error:
+        raise PromptError(str(error)) from None
     prompts = list(found.values()) if isinstance(found, dict) else found
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise PromptError(f"{path}: must hold a list of texts, or an object with texts as values")

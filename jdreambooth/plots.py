@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from jstyle.sd import files
+from jstyle.sd.reading import parse_json, read_lines
 
 LOSSES = ("loss", "instance", "prior")
 SMOOTHED_OVER = 1 / 20  # of the run
@@ -17,12 +17,12 @@ def read_metrics(path: str | Path) -> dict[str, np.ndarray]:
     """Name -> values over the steps, of a metrics.jsonl; nan where a line lacks the name.
 
     A last line that a killed process left unfinished is ignored. Raises ValueError if there is
-    nothing to read, OSError if the file cannot be.
+    nothing to read or the file cannot be.
     """
     lines = []
-    for text in Path(path).read_text(encoding="utf-8").splitlines():
+    for text in read_lines(path):
         try:
-            lines.append(json.loads(text))
+            lines.append(parse_json(text, path))
         except ValueError:
             break
     if not lines:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from jstyle.sd import files, image
+from jstyle.sd.picture_files import open_picture, pictures_in
 from jstyle.sd.pipeline import StableDiffusion
+from jstyle.sd.reading import parse_json
 
-from .data import readable_images
 from .generate import paint
+from .instances import readable_images
 from .recipe import Recipe
 
 
@@ -49,15 +48,14 @@ def make_class_images(
 
 
 def _pictures(folder: Path, skip_bad: bool) -> list[Path]:
-    shown = [p for p in folder.iterdir() if not p.name.startswith(".")]  # not half-written ones
-    has_any = any(p.suffix.lower() in image.SUFFIXES for p in shown)
-    return readable_images(folder, skip_bad) if has_any else []
+    return readable_images(folder, skip_bad) if pictures_in(folder) else []
 
 
 def _caption(path: Path, prompts: list[str]) -> str:
-    with Image.open(path) as picture:
+    with open_picture(path) as picture:
         made = picture.info.get("jstyle")
-    prompt = json.loads(made)["prompt"] if made else prompts[0]
+    told = parse_json(made, path) if made else {"prompt": prompts[0]}
+    prompt = told.get("prompt") if isinstance(told, dict) else None
     if prompt not in prompts:
         raise ValueError(
             f"{path}: shows the class prompt {prompt!r}, not {' or '.join(map(repr, prompts))}; "

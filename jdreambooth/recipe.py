@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from jstyle.sd.limits import SEED, require_whole
 from jstyle.sd.samplers import SAMPLERS
 from jstyle.sd.samplers.options import Sampling
 
@@ -34,8 +35,9 @@ class Recipe(Sampling):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.seed < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}")
+        require_whole("seed", self.seed, 0, SEED)
+        if self.init is not None and not self.init.strip():
+            raise ValueError(f"init must be {AVERAGE} or an image file, got {self.init!r}")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {self.strength}")
         if PLACE not in self.template:

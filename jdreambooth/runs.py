@@ -5,15 +5,17 @@ Reads only, and loads no network before it is asked to.
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jstyle.sd.files import InputError, MissingFile
+from jstyle.sd.reading import read_object
+
 from .config import TrainConfig
+from .steps import step_folders
 from .trainables import find_trainable
 
 if TYPE_CHECKING:
@@ -66,23 +68,16 @@ def open_run(folder: str | Path) -> Run:
         config = TrainConfig(**{**config, "out": str(folder), "resume": None})
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder / CONFIG}: not the configuration of a run ({error})") from None
-    found = {}
-    for path in folder.glob("step-*"):
-        if re.fullmatch(r"step-\d+", path.name) and path.is_dir():
-            found[int(path.name[5:])] = path
-    return Run(folder, config, captions, dict(sorted(found.items())))
+    return Run(folder, config, captions, step_folders(folder))
 
 
 def _read_json(path: Path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return read_object(path)
+    except MissingFile:
         raise RunError(f"{path}: no such file, so {path.parent} is not a run") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise RunError(f"{path}: must hold an object")
-    return found
+    except InputError as error:
+        raise RunError(str(error)) from None
 
 
 def load_model(run: Run, step: int | None) -> StableDiffusion:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jstyle.sd.reading import read_object
 from jstyle.sd.startup import jt
 
 from .config import TrainConfig
@@ -66,7 +66,7 @@ class Session:
         cfg = self.cfg
         prompts = cfg.sample_prompts
         if prompts is None:
-            prompts = first_captions(json.loads((self.folder / CAPTIONS).read_text("utf-8")))
+            prompts = first_captions(read_object(self.folder / CAPTIONS))
         recipe = cfg.recipe(cfg.sample_steps, cfg.sample_guidance)
         return Sampler(self.folder, prompts, recipe, cfg.size_px)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jstyle.sd import files, parts, targets
+from jstyle.sd import files, parts, reading, targets
 
 from . import checkpoint
 from .config import TrainConfig
@@ -123,8 +123,10 @@ def find_state(cfg: TrainConfig, folder: Path, ranks: int = 1) -> checkpoint.Sta
 
 def read_lines(path: Path, steps: int) -> list[dict]:
     """The lines of the first `steps` steps; what a killed process wrote beyond them is dropped."""
-    lines = path.read_text(encoding="utf-8").splitlines() if steps and path.exists() else []
-    return [json.loads(line) for line in lines[:steps]]
+    lines = reading.read_lines(path) if steps and path.exists() else []
+    return [
+        reading.parse_json(line, f"{path}, line {i}") for i, line in enumerate(lines[:steps], 1)
+    ]
 
 
 def add_line(path: Path, metrics: dict) -> None:

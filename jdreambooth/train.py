@@ -18,17 +18,19 @@ from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 
 from . import checkpoint, prior
-from .captions import make_captions
+from .captions import find_captions
 from .checkpointing import checkpointed
 from .config import TrainConfig
-from .data import Batch, Dataset, encode_pictures, readable_images
+from .data import Batch, Dataset, encode_pictures
 from .ema import Average
+from .instances import Instance, find_instances, told
 from .loss import dreambooth_loss
 from .optimizer import AdamW, clip_gradients, global_norm, lr_at
 from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
 from .start import CHECKPOINTS, add_line, find_state, open_folder, read_lines, write_lines
+from .steps import step_name
 from .trainables import find_trainable
 from .trainables.base import count, fill, values_of
 
@@ -89,12 +91,15 @@ class Run:
         self.stack = ExitStack() if stack is None else stack
         self.ranks.first_does(lambda: self.stack.enter_context(open_folder(cfg)))
         state = find_state(cfg, self.folder, self.ranks.count)
-        paths = readable_images(cfg.instance_dir, cfg.skip_bad_images)
-        captions = make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case)
+        pictures = find_instances(cfg.instance_dir, cfg.skip_bad_images)
+        found = find_captions(pictures, cfg.instance_prompt, cfg.captions, cfg.caption_case)
+        captions = found.texts
         self.ranks.require_same("pictures and captions", json.dumps(captions))
+        if self.ranks.first:
+            log.info("%s: %s; captions: %s", cfg.instance_dir, told(pictures), found.told())
         self.captions = captions
         self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
-        self.data = self._dataset({path: captions[path.name] for path in paths})
+        self.data = self._dataset(pictures, captions)
         self.trained = find_trainable(cfg.train)(self.sd, cfg)
         named = self.trained.parameters
         self.optimizer = AdamW(named, cfg.weight_decay, _rates(cfg, named))
@@ -118,7 +123,7 @@ class Run:
                 self.start,
             )
 
-    def _dataset(self, instances: dict[Path, str]) -> Dataset:
+    def _dataset(self, pictures: list[Instance], captions: dict[str, str]) -> Dataset:
         cfg, sd = self.cfg, self.sd
         size = cfg.size_px or sd.picture_size
         sd.check_size(size, size)
@@ -128,8 +133,10 @@ class Run:
             made = self.ranks.first_does(lambda: self._class_images(size))
             made = made or self._class_images(size)
             classes = encode_pictures(sd, made, size, **views)
+        instances = {p.path: captions[p.name] for p in pictures}
+        often = {p.path: p.repeats for p in pictures}
         return Dataset(
-            encode_pictures(sd, instances, size, **views),
+            encode_pictures(sd, instances, size, **views, repeats=often),
             classes,
             cfg.batch,
             cfg.accumulation,
@@ -273,7 +280,7 @@ class Run:
         return self.on_sample is not None and every is not None and done % every == 0
 
     def result_folder(self, step: int) -> Path:
-        return self.folder / checkpoint.step_name(step)
+        return self.folder / step_name(step)
 
     def _tensors(self) -> dict[str, jt.Var]:
         """Everything that changes in training, by name."""

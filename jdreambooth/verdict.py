@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from jstyle.sd.limits import PER_PICTURE, require_whole
 from jstyle.sd.samplers.options import FIELDS, Sampling
 
 from .recipe import PLACE, Recipe
@@ -49,9 +50,8 @@ class PickConfig(Sampling):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("seeds", 2), ("draws", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        require_whole("seeds", self.seeds, 2, PER_PICTURE)
+        require_whole("draws", self.draws, 1, PER_PICTURE)
         for name in ("least_recognised", "least_diversity", "most_copies", "style_margin"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")

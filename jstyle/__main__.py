@@ -1,10 +1,14 @@
-"""`python -m jstyle` is `jstyle`."""
+"""`python -m jstyle` and the script `jstyle`, as one process."""
 
 from __future__ import annotations
 
-import sys
+from .sd import ending
 
-from .cli import main
+
+def run():
+    """Run the command line of this process, and end the process with its exit code."""
+    ending.run_program("jstyle", "jstyle.cli")
+
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -9,6 +9,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from .sd.limits import SIDE_PX, require_whole
+
 LAST_TIMESTEP = 999  # Stable Diffusion 1.x and 2.x are trained with timesteps 0..999
 FEATURE_DTYPES = ("float32", "float16")
 # Sampled in one batch by `jstyle stylize`. On the CPU four took per result 0.68 of the time of one
@@ -64,8 +66,7 @@ class StyleConfig:
     size_px: int | None = None
 
     def __post_init__(self):
-        if not _is_int(self.steps) or not 1 <= self.steps <= LAST_TIMESTEP + 1:
-            raise ValueError(f"steps must be an integer from 1 to 1000, got {self.steps!r}")
+        require_whole("steps", self.steps, 1, LAST_TIMESTEP + 1)
         parse_gamma(self.gamma)
         if not _is_number(self.tau) or not 0 < self.tau < math.inf:
             raise ValueError(f"tau must be a finite number above 0, got {self.tau!r}")
@@ -78,8 +79,8 @@ class StyleConfig:
             if getattr(self, name) not in names:
                 allowed = ", ".join(names[:-1]) + f" or {names[-1]}"
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
-        if self.size_px is not None and (not _is_int(self.size_px) or self.size_px < 8):
-            raise ValueError(f"size_px must be an integer of at least 8, got {self.size_px!r}")
+        if self.size_px is not None:
+            require_whole("size_px", self.size_px, 8, SIDE_PX)
 
     @classmethod
     def preset(cls, name: str, **overrides) -> StyleConfig:

@@ -8,6 +8,7 @@ from functools import partial
 from jsonargparse import Namespace
 
 from jstyle.sd.console import Command, Program, count, progress_bar, say
+from jstyle.sd.printable import error_line
 
 from .. import __version__
 from . import parsers
@@ -70,7 +71,7 @@ def _checked(args: Namespace):
     contest = read_contest(args.root, _names(args.styles))
     problems = check_result(args.result, contest)
     for problem in problems:
-        print(problem)
+        print(error_line(problem))
     if problems:
         wanted = count(contest.num_prompts, "picture")
         say(args, f"{count(len(problems), 'problem')}; wanted are {wanted}")

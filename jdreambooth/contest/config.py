@@ -21,6 +21,9 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from jstyle.sd.limits import SIDE_PX, is_whole, shown, told
+
+from ..config import CAPTION_SOURCES
 from . import options
 from .options import SECTIONS, OptionError, StyleOptions
 from .yaml_file import read_yaml
@@ -72,7 +75,8 @@ class ContestConfig:
         """With paths that are relative to this file taken from its folder."""
         for section, name in (("train", "captions"), ("train", "class_dir"), ("generate", "init")):
             path = (sections[section] or {}).get(name)
-            if isinstance(path, str) and path != AVERAGE:
+            words = ("", AVERAGE, *CAPTION_SOURCES)  # the empty text is refused where it is checked
+            if isinstance(path, str) and path.strip() not in words:
                 sections[section] = {**sections[section], name: str(self.folder / path)}
         return sections
 
@@ -127,5 +131,5 @@ def _check_wide(values: dict) -> None:
             if not (name == "variant" and values[name] is None):
                 raise OptionError(f"{name} must be text, got {values[name]!r}")
     size = values.get("size_px")
-    if size is not None and (isinstance(size, bool) or not isinstance(size, int) or size < 8):
-        raise OptionError(f"size_px must be an integer of at least 8, got {size!r}")
+    if size is not None and not is_whole(size, 8, SIDE_PX):
+        raise OptionError(f"size_px must be an integer {told(8, SIDE_PX)}, got {shown(size)}")

@@ -11,6 +11,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jstyle.sd import ending
+
 from .execute import Outcome, Tell, run_style
 from .task import Task
 from .worker import Worker
@@ -118,6 +120,7 @@ def _cluster() -> Iterator:
     finally:
         for name in more:
             del os.environ[name]
+    ending.take_signals()  # Ray's own handler ends with code 1
     try:
         yield ray
     finally:

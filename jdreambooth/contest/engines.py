@@ -7,24 +7,27 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+
+from jstyle.sd import ending
+from jstyle.sd.limits import TOGETHER, require_whole
 
 from .execute import Outcome, Tell, run_style
 from .task import Task
 from .worker import Worker
 
 ENGINES = ("local", "ray")
+PATIENCE = 1.0  # seconds; the parent waits for its processes, and it has ending.PATIENCE
 
 
 def check_engine(engine: str, jobs: int | None) -> None:
     """Raise ValueError for another engine or fewer than one job."""
     if engine not in ENGINES:
         raise ValueError(f"engine must be {' or '.join(ENGINES)}, got {engine!r}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if jobs is not None:
+        require_whole("jobs", jobs, 1, TOGETHER)
 
 
 def run_styles(
@@ -119,19 +122,17 @@ def _sent(pipe: Connection, task: Task | None) -> bool:
 def _work(pipe: Connection, environment: dict[str, str]) -> None:
     """What a process does: tasks in; lines and outcomes out; None ends it."""
     os.environ.update(environment)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    worker = Worker()
+    ending.install("a process of the contest", PATIENCE)
+    ending.end_with_parent()  # which must not be written behind the back of, if it is killed
+    worker, code = Worker(), 0
     try:
         while (task := pipe.recv()) is not None:
             pipe.send(run_style(task, worker, pipe.send))
-    except (EOFError, KeyboardInterrupt):
-        pass
-
-
-def _end_with_parent() -> None:
-    """A killed parent cannot end its processes; they must not go on writing behind its back."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    except (EOFError, ConnectionError):
+        code = 1  # the parent is gone
+    except ending.Terminated as stop:
+        code = stop.code  # the parent tells
+    ending.end(code)
 
 
 def gpus() -> list[str]:

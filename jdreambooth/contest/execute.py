@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from jstyle.sd import files, parts
+from jstyle.sd import ending, files, parts
 from jstyle.sd.console import count, one_line
 from jstyle.sd.folders import remove_folder
 
 from .. import runs
 from .folders import locked
-from .stages import Stage, stages_of
+from .order import stages_of
+from .stages import Stage
 from .task import Task
 from .worker import Worker
 
@@ -49,6 +50,7 @@ def run_style(
             _run_stages(task, worker, tell, bar, made)
         error = None
     except Exception as problem:
+        ending.stop_if_asked()
         log.info("style %s", task.name, exc_info=True)
         error = one_line(str(problem)) or type(problem).__name__
     return Outcome(task.name, tuple(made), perf_counter() - started, error)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from jstyle.score.histogram import hist_scores
 from jstyle.score.layout import Contest, ContestError, Style, read_contest
 from jstyle.score.total import METRICS
-from jstyle.sd.image import DECODE_ERRORS
+from jstyle.sd.files import InputError
+from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
+from jstyle.sd.reading import parse_json, read_object
 
 from ..pick import RECORD as PICKED
 from ..plots import read_metrics
@@ -101,10 +101,11 @@ def _picture(out: Out, style: str, prompt: str, stages: tuple[str, ...]) -> Pict
 def told_by(path: Path) -> dict:
     """What a picture says about how it was made; {} if it says nothing or cannot be read."""
     try:
-        with Image.open(path) as picture:
-            return json.loads(picture.info.get("jstyle", "{}"))
+        with open_picture(path) as picture:
+            found = parse_json(picture.info.get("jstyle", "{}"), path)
     except (*DECODE_ERRORS, OSError, ValueError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _losses(path: Path) -> dict[str, np.ndarray]:
@@ -118,7 +119,7 @@ def _pick(folder: Path) -> dict:
     manifest = read_manifest(folder)
     if manifest is None or not manifest.done:
         return {}
-    found = json.loads((folder / PICKED).read_text(encoding="utf-8"))
+    found = read_object(folder / PICKED)
     return {**found, "used": manifest.facts["step"]}
 
 
@@ -136,13 +137,13 @@ def read_scores(path: str | Path) -> dict:
     Raises ScoresError.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        found = read_object(path)
         for values in (found, *found["styles"].values()):
             for name in (TOTAL, *METRICS):
                 if values.get(name) is not None:
                     float(values[name])
-    except FileNotFoundError:
-        raise ScoresError(f"{path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except InputError as error:
+        raise ScoresError(str(error)) from None
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ScoresError(f"{path}: is not what `jstyle score --json` writes") from None
     return found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jstyle.sd import files, targets
+from jstyle.sd.reading import read_object
 
 from .config import ContestConfig, make_config
 
@@ -63,12 +63,14 @@ def read_record(folder: str | Path) -> Record:
     """Raises OutError."""
     path = Path(folder) / RECORD
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_object(path)
         config = make_config(found["values"], found["config"], Path(found["config_folder"]))
         return Record(Out(Path(folder)), Path(found["root"]), config, found["fingerprint"])
-    except FileNotFoundError:
+    except files.MissingFile:
         raise OutError(f"{path}: no such file, so {folder} is not of a contest run") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except files.InputError as error:
+        raise OutError(str(error)) from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OutError(f"{path}: cannot be read ({error})") from None
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jstyle.sd import files, parts
 from jstyle.sd.folders import remove_folder
+from jstyle.sd.reading import read_object
 
 FILE = "stage.json"
 WHOLE = 1 << 26  # bytes up to which all of a file is hashed; of larger ones, size and both ends
@@ -47,8 +48,8 @@ class Manifest:
 def read_manifest(folder: Path) -> Manifest | None:
     """The manifest of a stage's folder, or None where there is none that can be read."""
     try:
-        return Manifest(**json.loads((folder / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        return Manifest(**read_object(folder / FILE))
+    except (ValueError, TypeError):
         return None
 
 
@@ -57,8 +58,11 @@ def key_of(inputs: dict) -> str:
 
 
 def digest(path: Path) -> str:
-    """A hash of a file's contents; of a file above WHOLE, of its size and of both its ends."""
-    size = path.stat().st_size
+    """A hash of a file's contents; of a file above WHOLE, of its size and of both its ends.
+
+    Raises InputError for what is no regular file.
+    """
+    size = files.require_file(path).stat().st_size
     with path.open("rb") as file:
         if size <= WHOLE:
             return hashlib.sha256(file.read()).hexdigest()

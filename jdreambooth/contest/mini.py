@@ -17,6 +17,7 @@ import numpy as np
 from jstyle.score.layout import IMAGES, PROMPTS
 from jstyle.sd import files, image
 from jstyle.sd.folders import filled_folder
+from jstyle.sd.limits import require_whole
 
 from .. import drawings
 
@@ -78,8 +79,7 @@ def make_mini(
         ("size_px", size_px, 16, 1024),
         ("seed", seed, 0, 2**31),
     ):
-        if not least <= value <= limit:
-            raise ValueError(f"{name} must be in {least}..{limit}, got {value}")
+        require_whole(name, value, least, limit)
     if os.path.exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: is not empty; choose another folder for the contest")
     drawn = drawings.HELD_OUT_STYLES[:styles]

@@ -14,8 +14,10 @@ from types import MappingProxyType
 from typing import Union, get_args, get_origin, get_type_hints
 
 from jstyle.methods import DEFAULT, find_method
+from jstyle.sd.limits import PICTURES, SEED, require_whole
 
-from ..config import TrainConfig
+from ..config import AUTO, TrainConfig
+from ..config import TEMPLATE as BY_PROMPT
 from ..recipe import Recipe
 from ..verdict import PickConfig
 
@@ -39,8 +41,7 @@ class PickOptions(PickConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.prompts < 2:
-            raise ValueError(f"prompts must be at least 2, got {self.prompts}")
+        require_whole("prompts", self.prompts, 2, PICTURES)
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,16 @@ def refine_options(name: str) -> type:
 
         def __post_init__(self):
             getattr(super(), "__post_init__", lambda: None)()
-            if self.style_seed < 0:
-                raise ValueError(f"style_seed must be at least 0, got {self.style_seed}")
+            require_whole("style_seed", self.style_seed, 0, SEED)
+
+        def __reduce__(self):  # workers are sent it, and find no class of this name in the module
+            return _refine_options_of, ({f.name: getattr(self, f.name) for f in fields(self)},)
 
     return RefineOptions
+
+
+def _refine_options_of(values: dict):
+    return refine_options(values["method"])(**values)
 
 
 @dataclass(frozen=True)
@@ -169,6 +176,8 @@ def merged(base: dict | None, over: dict | None) -> dict | None:
     dropped = {
         name for pair in INSTEAD if over.keys() & set(pair) for name in pair if name not in over
     }
+    if over.get("captions") in (AUTO, BY_PROMPT):  # which go with a prompt
+        dropped.discard("instance_prompt")
     kept = {name: value for name, value in base.items() if name not in dropped}
     if "steps" in over and kept.get("save_at"):
         kept["save_at"] = _up_to(over["steps"], kept["save_at"])

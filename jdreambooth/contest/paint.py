@@ -10,6 +10,7 @@ import numpy as np
 
 from jstyle.methods import Method, find_method
 from jstyle.sd import image
+from jstyle.sd.progress import progress_of
 
 from .. import runs
 from ..recipe import AVERAGE
@@ -80,7 +81,7 @@ class Generate(Pictures):
         return recipe.evaluations * (1 if recipe.guidance == 1 else 2)
 
     def make(self, worker, bar: Callable | None) -> dict:
-        from ..generate import mean_picture, paint, progress_of
+        from ..generate import mean_picture, paint
 
         recipe, step = self.task.options.generate, self.step()
         sd = self._model(worker, step)
@@ -157,8 +158,6 @@ class Refine(Pictures):
         return super().units() + self._costs()["style"]
 
     def make(self, worker, bar: Callable | None) -> dict:
-        from ..generate import progress_of
-
         cfg, style, missing = self.task.options.refine, self.style_image(), self.missing()
         painter = self.method(worker.plain(self.task.setup), scratch=self.folder)
         held = dict.fromkeys(painter.roles, 1)

@@ -13,7 +13,8 @@ from jstyle.sd.console import count
 
 from .folders import PRIOR, STYLES
 from .manifest import FILE, Manifest, changes, key_of, read_manifest
-from .stages import Stage, stages_of
+from .order import stages_of
+from .stages import Stage
 from .task import Setup, Task
 
 CHANGES_TOLD = 3

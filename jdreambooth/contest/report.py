@@ -18,9 +18,10 @@ from PIL import Image
 from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
 from jstyle.sd.console import count
-from jstyle.sd.image import DECODE_ERRORS
+from jstyle.sd.limits import require_whole
+from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
+from jstyle.sd.progress import progress_of
 
-from ..generate import progress_of
 from .curves import draw_losses
 from .findings import TOTAL, Found, Picture, collect, read_scores
 from .folders import read_record
@@ -56,8 +57,7 @@ def write_report(
     page. Raises OutError, ContestError, ScoresError, or
     ValueError for a size out of range.
     """
-    if not 16 <= size_px <= 2048:
-        raise ValueError(f"size_px must be in 16..2048, got {size_px}")
+    require_whole("size_px", size_px, 16, 2048)
     record = read_record(folder)
     page = record.out.folder / PAGE if page is None else Path(page)
     targets.require_free([page], overwrite)
@@ -196,7 +196,7 @@ def _image(path: Path, alt: str, size_px: int, mark: str = "") -> str:
 def thumbnail(path: Path, size_px: int) -> str | None:
     """A picture as a data URI, its longer side at most size_px; None if it cannot be read."""
     try:
-        with Image.open(path) as picture:
+        with open_picture(path) as picture:
             small = picture.convert("RGB")
         small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
     except (*DECODE_ERRORS, OSError, ValueError):

@@ -11,13 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from jstyle.sd.folders import remove_folder
-from jstyle.sd.image import SUFFIXES
+from jstyle.sd.picture_files import pictures_in
+from jstyle.sd.progress import Silent, progress_of
 
 from .. import runs
 from ..captions import make_captions
 from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
+from ..steps import step_folders, step_name
 from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of
@@ -66,15 +68,8 @@ class Prior(Stage):
     def _given(self) -> dict[str, str]:
         """Pictures that the user has put into the folder."""
         folder = self.task.options.train.class_dir
-        paths = (
-            [] if folder is None or not Path(folder).is_dir() else sorted(Path(folder).iterdir())
-        )
-        mine = ("class-", ".")
-        return {
-            path.name: digest(path)
-            for path in paths
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith(mine)
-        }
+        there = [] if folder is None or not Path(folder).is_dir() else pictures_in(folder)
+        return {p.name: digest(p) for p in there if not p.name.startswith("class-")}
 
     def count(self) -> tuple[int, str]:
         return self._wanted(), self.unit
@@ -98,7 +93,6 @@ class Prior(Stage):
             return self.current() or super().run(worker, bar)
 
     def make(self, worker, bar: Callable | None) -> dict:
-        from ..generate import progress_of
         from ..prior import make_class_images
 
         cfg, sd = self.task.options.train, worker.plain(self.task.setup)
@@ -168,8 +162,7 @@ class Train(Stage):
         return cfg.accumulation * cfg.batch * (2 if cfg.prior_weight > 0 else 1)
 
     def units_done(self) -> int:
-        states = sorted((self.folder / CHECKPOINTS).glob("step-*"))
-        done = int(states[-1].name[5:]) if states else 0
+        done = max(step_folders(self.folder / CHECKPOINTS), default=0)
         return done * self._per_step()
 
     def repair(self, found: Manifest) -> None:
@@ -196,7 +189,7 @@ class Train(Stage):
         trainable = find_trainable(self.config.train)
         sd = worker.for_training(self.task.setup, trainable)
         try:
-            return Session(self.config, bar or _silent_bar, sd).run()
+            return Session(self.config, bar or Silent, sd).run()
         finally:
             if trainable.whole_model:
                 worker.spoil()
@@ -211,7 +204,7 @@ class Train(Stage):
 
     def result(self, step: int | None = None) -> dict[str, str]:
         """Name -> digest of the files saved at a count, or at all counts."""
-        saved = "step-" if step is None else f"step-{step:06d}/"
+        saved = "step-" if step is None else f"{step_name(step)}/"
         found = self.current().outputs
         return {name: value for name, value in found.items() if name.startswith(saved)}
 
@@ -270,9 +263,3 @@ class Pick(Stage):
 
 def _names(outputs: dict[str, str]) -> dict[str, str]:
     return {Path(name).name: value for name, value in outputs.items()}
-
-
-def _silent_bar(total: int):
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=True)

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import yaml
 
+from jstyle.sd.files import InputError
+from jstyle.sd.reading import read_yaml_text
+
 
 class YamlError(ValueError):
     """A file that cannot be read as YAML; one line with its path, and the line's number."""
@@ -47,16 +50,16 @@ def read_yaml(path: str | Path) -> dict:
     Raises YamlError for a file that is missing, is not YAML or holds something else.
     """
     try:
-        found = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
-    except FileNotFoundError:
-        raise YamlError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise YamlError(f"{path}: cannot be read as UTF-8 text ({error})") from None
+        found = yaml.load(read_yaml_text(path), _Loader)
+    except InputError as error:
+        raise YamlError(str(error)) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f", line {mark.line + 1}"
         reason = getattr(error, "problem", None) or " ".join(str(error).split())
         raise YamlError(f"{path}{line}: {reason}") from None
+    except (ValueError, OverflowError) as error:  # a number of 5,000 digits, a 13th month
+        raise YamlError(f"{path}: {error}") from None
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -8,7 +8,6 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from PIL import Image
 
 from ..config import StyleConfig
 from ..methods.styleid import StyleID
@@ -96,7 +95,7 @@ def make_grid(
     contents: list[Picture], styles: list[Picture], targets: dict[tuple[Picture, Picture], Path]
 ) -> np.ndarray:
     """uint8 (H, W, 3): the styles along the top, each content's row under them."""
-    results = {pair: np.asarray(Image.open(path)) for pair, path in targets.items()}
+    results = {pair: np.asarray(image.read_rgb(path)) for pair, path in targets.items()}
     height, width = next(iter(results.values())).shape[:2]
 
     def shown(picture: Picture) -> np.ndarray:

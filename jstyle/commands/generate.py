@@ -11,6 +11,7 @@ from time import perf_counter
 
 from ..sd import image
 from ..sd.files import output_folder
+from ..sd.limits import SEED, SIDE_PX, require_whole
 from ..sd.samplers.options import Sampling
 from . import outputs
 from .inputs import find_model, start
@@ -41,6 +42,10 @@ def generate(
     that the model chose. overwrite: also replace files that are no results of ours.
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
+    require_whole("seed", seed, 0, SEED)
+    for name, side in (("height", height), ("width", width)):
+        if side is not None:
+            require_whole(name, side, 1, SIDE_PX)
     targets = name_pictures(prompts, out)
     outputs.require_free(targets, overwrite)
     with ExitStack() as stack:
@@ -49,13 +54,15 @@ def generate(
         started = stack.enter_context(start(found, device, tell))
         from ..sd import runtime
 
-        own, how = how.sampler is None, started.sd.resolved(how)
         plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
-        if own and how.sampler != "ddim":
-            tell(f"sampler {how.sampler}, as the model's scheduler file says")
+        if how.sampler is None and plan.name != "ddim":
+            notes = "".join(f"; {note}" for note in started.sd.own_sampler.notes)
+            tell(f"sampler {plan.name}, as the model's scheduler file says{notes}")
         words = {"negative": negative, "height": height, "width": width}
         options = {**how.told(), **words, "num_steps": how.steps}
         del options["steps"]
+        resolved = started.sd.resolved(how)
+        named = {"sampler": resolved.sampler, "sigmas": resolved.sigmas}
         total = None if plan.evaluations is None else plan.evaluations * len(prompts)
         with bar(total) as progress:
             for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):
@@ -66,7 +73,7 @@ def generate(
                 pixels = image.to_uint8(result)[0]
                 record = {
                     "command": "generate",
-                    "config": {"prompt": prompt, "seed": seed + i, **options},
+                    "config": {"prompt": prompt, "seed": seed + i, **options, **named},
                     "model": found.facts,
                     "device": started.device,
                     "versions": runtime.versions(),

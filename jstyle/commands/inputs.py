@@ -13,6 +13,7 @@ from time import perf_counter
 
 from ..sd import hub, image
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
+from ..sd.picture_files import list_images
 
 log = logging.getLogger("jstyle")
 
@@ -80,7 +81,7 @@ class Model:
 def find_pictures(path: str | Path) -> list[Picture]:
     """The picture `path`, or all pictures of the folder `path`. Raises ImageError for a bad one."""
     path = Path(path)
-    return [check_picture(p) for p in (image.list_images(path) if path.is_dir() else [path])]
+    return [check_picture(p) for p in (list_images(path) if path.is_dir() else [path])]
 
 
 def check_picture(path: str | Path) -> Picture:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from .. import __version__
 from ..sd import files, image, targets
+from ..sd.picture_files import DECODE_ERRORS, SUFFIXES, ImageError, open_picture
+from ..sd.reading import parse_json, read_object
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
 
@@ -29,7 +29,7 @@ def picture_path(out: str | Path) -> Path:
 def names_file(out: str | Path) -> bool:
     """True if `out` is meant as one picture, not as a folder. Raises ValueError for a JPEG name."""
     path = Path(out)
-    if os.path.isdir(path) or path.suffix.lower() not in image.SUFFIXES:
+    if os.path.isdir(path) or path.suffix.lower() not in SUFFIXES:
         return False
     return picture_path(path) == path
 
@@ -63,18 +63,18 @@ def is_finished(picture: Path, key: str) -> bool:
     """True if the picture is there with a record, and both carry this key: a record may lie beside
     the picture of another run that was at work in the same folder."""
     try:
-        record = json.loads(record_path(picture).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        record = read_object(record_path(picture))
+    except files.InputError:
         return False
     told = _told_by(picture)
-    return isinstance(record, dict) and record.get("key") == told.get("key") == key
+    return record.get("key") == told.get("key") == key
 
 
 def _told_by(picture: Path) -> dict:
     """What a picture says about how it was made; {} if it says nothing or cannot be read."""
     try:
-        with Image.open(picture) as opened:
-            told = json.loads(opened.info.get("jstyle", "{}"))
-    except (*image.DECODE_ERRORS, TypeError):
+        with open_picture(picture) as opened:
+            told = parse_json(opened.info.get("jstyle", "{}"), picture)
+    except (ImageError, files.InputError, *DECODE_ERRORS, TypeError):
         return {}
     return told if isinstance(told, dict) else {}

@@ -22,6 +22,7 @@ from ..parity.report import Report
 from ..parity.task import STAGES, ParityError, Task, check_stages, draw_inputs
 from ..sd import files, hub, image, parts, targets
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
+from ..sd.limits import SAMPLING_STEPS, SEED, SIDE_PX, require_whole
 from ..sd.rng import NUMPY
 from ..sd.tokenizer import Tokenizer
 from .demo import PICTURES
@@ -35,6 +36,7 @@ HOLDERS = {  # lists of modules, which compute nothing themselves
     *("transformer_blocks", "net", "to_out", "layers"),
 }
 REPORT, PAGE, OUT = "parity.json", "parity.html", "jstyle-parity"
+COUNTS = (("steps", 1, SAMPLING_STEPS), ("seed", 0, SEED), ("size_px", 8, SIDE_PX))
 DEFAULTS = {"steps": 10, "seed": 0, "rng": NUMPY, "prompt": "a photograph of a cat"}
 
 
@@ -65,6 +67,9 @@ class Request:
             raise ValueError(f"reference must be {allowed}, got {self.reference!r}")
         if not 1.0 <= self.slack < float("inf"):
             raise ValueError(f"slack must be a number, at least 1, got {self.slack}")
+        for name, least, most in COUNTS:
+            if getattr(self, name) is not None:
+                require_whole(name, getattr(self, name), least, most)
         if len(self.images) > 2:
             raise ValueError(f"{len(self.images)} images; give a content and a style")
         if self.stages is not None:
@@ -173,8 +178,6 @@ def make_task(model: Model, request: Request) -> tuple[Task, dict[str, np.ndarra
         raise ValueError(
             f"steps must be in 1..{schedule.num_train_timesteps}, got {given['steps']}"
         )
-    if given["seed"] < 0:
-        raise ValueError(f"seed must be at least 0, got {given['seed']}")
     task = Task(
         stages=request.stages or tuple(STAGES),
         size_px=size_px,

@@ -16,6 +16,7 @@ from ..config import RESULTS_TOGETHER
 from ..methods import DEFAULT, Method, find_method
 from ..sd import image
 from ..sd.files import output_folder
+from ..sd.limits import TOGETHER, require_whole
 from ..sd.targets import stylized_name
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
@@ -68,8 +69,7 @@ def stylize(
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, got {batch}")
+    require_whole("batch", batch, 1, TOGETHER)
     kind = find_method(method)
     contents, styles = find_pictures(content), find_pictures(style)
     targets = name_results(contents, styles, out, inputs=(content, style))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import zlib
@@ -14,8 +13,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..sd.files import atomic_write, write_json
+from ..sd.files import InputError, MissingFile, atomic_write, require_file, write_json
 from ..sd.noise import gaussian
+from ..sd.reading import read_object
 
 FORMAT, VERSION = "jstyle-parity", 1
 STAGES = {  # name -> UNet evaluations, or other work of that size, for a number of steps
@@ -78,7 +78,9 @@ def read_task(folder: Path) -> tuple[Task, dict[str, np.ndarray]]:
     except (TypeError, ValueError) as error:
         raise ParityError(f"{folder / 'task.json'}: not a task ({error})") from None
     try:
-        return task, load_file(folder / "inputs.safetensors")
+        return task, load_file(require_file(folder / "inputs.safetensors"))
+    except InputError as error:
+        raise ParityError(str(error)) from None
     except (OSError, SafetensorError) as error:
         raise ParityError(f"{folder / 'inputs.safetensors'}: cannot be read ({error})") from None
 
@@ -86,12 +88,14 @@ def read_task(folder: Path) -> tuple[Task, dict[str, np.ndarray]]:
 def read_json(path: Path) -> dict:
     """The object of a file of this format, without format and version. Raises ParityError."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_object(path)
         name, version = values.pop("format"), values.pop("version")
-    except FileNotFoundError:
+    except MissingFile:
         raise ParityError(f"{path}: no such file; a finished recording has one") from None
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ParityError(f"{path}: not of a recording ({error!r})") from None
+    except InputError as error:
+        raise ParityError(f"{error}; not of a recording") from None
+    except KeyError as error:
+        raise ParityError(f"{path}: not of a recording (it has no {error})") from None
     if (name, version) != (FORMAT, VERSION):
         raise ParityError(f"{path}: must be {FORMAT} {VERSION}, is {name} {version}")
     return values

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from ..sd.image import DECODE_ERRORS, ImageError, list_images
+from ..sd.files import InputError
+from ..sd.picture_files import DECODE_ERRORS, ImageError, list_images, open_picture, own_bound
+from ..sd.reading import read_json
 
 PROMPTS = "prompt.json"
 IMAGES = "images"
@@ -99,15 +98,9 @@ def _read_style(folder: Path, problems: list[str]) -> Style:
 def _read_prompts(path: Path, problems: list[str]) -> tuple[str, ...]:
     """In the order of the keys as numbers. Appends what is wrong, each with the path."""
     try:
-        pairs = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_Pairs)
-    except FileNotFoundError:
-        problems.append(f"{path}: no such file")
-        return ()
-    except OSError as error:
-        problems.append(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})")
-        return ()
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-        problems.append(f"{path}: invalid JSON ({error})")
+        pairs = read_json(path, _Pairs)
+    except InputError as error:
+        problems.append(str(error))
         return ()
     if not isinstance(pairs, _Pairs) or not pairs:
         problems.append(f'{path}: must be an object such as {{"0": "Dolphin", "1": "Bread"}}')
@@ -203,17 +196,15 @@ def _check_style(folder: Path, style: Style, sizes: dict[Path, tuple[int, int]])
 
 def _picture_problem(path: Path, sizes: dict[Path, tuple[int, int]]) -> str | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata
-            with Image.open(path) as image:
-                if image.format != "PNG":
-                    return f"must be PNG, is {image.format}"
-                image.load()
-                sizes[path] = image.size
-                return None if image.mode == "RGB" else f"must be RGB, is {image.mode}"
-    except UnidentifiedImageError:
-        return "is not an image"
-    except (*DECODE_ERRORS, Image.DecompressionBombError) as error:
+        with own_bound(), open_picture(path) as image:
+            if image.format != "PNG":
+                return f"must be PNG, is {image.format}"
+            image.load()
+            sizes[path] = image.size
+            return None if image.mode == "RGB" else f"must be RGB, is {image.mode}"
+    except ImageError as error:
+        return str(error).removeprefix(f"{path}: ")
+    except DECODE_ERRORS as error:
         return f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
 
 

@@ -9,6 +9,7 @@ transformers 5 (CLIPTextConfig).
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,6 +24,8 @@ from .config_json import (
     square,
     whole,
 )
+
+log = logging.getLogger("jstyle")
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,12 @@ class UNetConfig(JSONConfig):
         "mid_block_only_cross_attention": (None, False),
         "cross_attention_norm": (None,),
     }
-    IGNORED: ClassVar = frozenset({"addition_embed_type_num_heads"})  # read only with addition_*
+    IGNORED: ClassVar = frozenset(
+        {"addition_embed_type_num_heads"}  # read only with addition_*
+        # what diffusers' EMAModel notes in the configuration of the weights it saves
+        | {"decay", "min_decay", "optimization_step", "update_after_step", "use_ema_warmup"}
+        | {"inv_gamma", "power"}
+    )
 
     @classmethod
     def _rename(cls, values: dict) -> dict:
@@ -223,8 +231,8 @@ class ScheduleConfig(JSONConfig):
     """The noise schedule in scheduler_config.json, whichever sampler that file names.
 
     Sampling here is always DDIM, so keys that shape another sampler are ignored and missing keys
-    take DDIMScheduler's defaults. The exception is `clip_sample`: old files lack it, and latents
-    must never be clipped (diffusers' own pipeline switches it off too).
+    take DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
+    2022: `steps_offset` is 1 and `clip_sample` false, whatever a file says (`from_json` tells).
     """
 
     num_train_timesteps: int = 1000
@@ -235,6 +243,7 @@ class ScheduleConfig(JSONConfig):
     steps_offset: int = 0
     set_alpha_to_one: bool = True
     timestep_spacing: str = "leading"
+    rescale_betas_zero_snr: bool = False  # arXiv:2305.08891
 
     CLASS_NAMES: ClassVar = (
         "DDIMScheduler",
@@ -255,7 +264,6 @@ class ScheduleConfig(JSONConfig):
     FIXED: ClassVar = {
         "clip_sample": (False,),
         "trained_betas": (None,),
-        "rescale_betas_zero_snr": (False,),
         "thresholding": (False,),
         "timestep_type": ("discrete",),
         "use_flow_sigmas": (False, None),
@@ -269,11 +277,34 @@ class ScheduleConfig(JSONConfig):
         "flow_shift time_shift_type predict_x0 disable_corrector shift_terminal".split()
     )
 
+    @classmethod
+    def from_json(cls, values: dict, where: str = "config"):
+        """See JSONConfig; old files are put right as diffusers' StableDiffusionPipeline does."""
+        if isinstance(values, dict):
+            changed = {"steps_offset": 1}
+            if values.get("clip_sample") is True:
+                changed["clip_sample"] = False
+            told = [
+                f"{key} = {values[key] if key in values else 'missing'} is read as {value}"
+                for key, value in changed.items()
+                if values.get(key) != value
+            ]
+            if told:
+                log.warning("%s: an old file; %s, as diffusers does", where, ", ".join(told))
+            values = {**values, **changed}
+        return super().from_json(values, where)
+
+    def to_json(self) -> dict:
+        result = super().to_json()
+        if not self.rescale_betas_zero_snr:  # files of plain schedules stay as they were
+            del result["rescale_betas_zero_snr"]
+        return result
+
     def _check(self) -> None:
-        whole(self, "num_train_timesteps")
+        whole(self, "num_train_timesteps", least=2 if self.rescale_betas_zero_snr is True else 1)
         whole(self, "steps_offset", least=0)
         positive(self, "beta_start", "beta_end")
-        flags(self, "set_alpha_to_one")
+        flags(self, "set_alpha_to_one", "rescale_betas_zero_snr")
         one_of("beta_schedule", self.beta_schedule, ("scaled_linear", "linear"))
         one_of("prediction_type", self.prediction_type, ("epsilon", "v_prediction", "sample"))
         one_of("timestep_spacing", self.timestep_spacing, ("leading", "trailing", "linspace"))

@@ -7,7 +7,24 @@ What a file holds and the code does not implement is refused by name: a reader t
 from __future__ import annotations
 
 from dataclasses import fields
+from math import inf
 from typing import Any, ClassVar
+
+from .limits import is_whole
+
+MOST = {  # several times the largest published; a slip beyond would build until memory ends
+    "layers_per_block": 32,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 1024,
+    **dict.fromkeys(("hidden_size", "intermediate_size", "cross_attention_dim"), 65_536),
+    **dict.fromkeys(("in_channels", "out_channels", "latent_channels"), 1024),
+    "norm_num_groups": 65_536,
+    "vocab_size": 2_000_000,
+    "max_position_embeddings": 10_000,
+    "sample_size": 8192,
+    **dict.fromkeys(("num_train_timesteps", "steps_offset", "freq_shift"), 100_000),
+}
+WIDEST, LEVELS = 65_536, 8  # of block_out_channels
 
 
 class ConfigError(ValueError):
@@ -30,15 +47,15 @@ def shown(value: Any) -> str:
 
 def whole(config: Any, *keys: str, least: int = 1) -> None:
     for key in keys:
-        value = getattr(config, key)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            refuse(key, value, f"a whole number, at least {least}")
+        value, most = getattr(config, key), MOST[key]
+        if not is_whole(value, least, most):
+            refuse(key, value, f"a whole number, at least {least} and at most {most}")
 
 
 def positive(config: Any, *keys: str) -> None:
     for key in keys:
         value = getattr(config, key)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < inf:
             refuse(key, value, "a number above 0")
 
 
@@ -60,11 +77,12 @@ def channels(config: Any) -> None:
     """block_out_channels is a list of multiples of norm_num_groups."""
     whole(config, "norm_num_groups")
     widths, groups = config.block_out_channels, config.norm_num_groups
-    if not isinstance(widths, tuple) or not widths:
-        refuse("block_out_channels", widths, "a list of whole numbers")
+    if not isinstance(widths, tuple) or not 1 <= len(widths) <= LEVELS:
+        refuse("block_out_channels", widths, f"a list of 1 to {LEVELS} whole numbers")
     for width in widths:
-        if isinstance(width, bool) or not isinstance(width, int) or width < 1 or width % groups:
-            refuse("block_out_channels", list(widths), f"multiples of norm_num_groups = {groups}")
+        if not is_whole(width, 1, WIDEST) or width % groups:
+            supported = f"multiples of norm_num_groups = {groups}, at most {WIDEST}"
+            refuse("block_out_channels", list(widths), supported)
 
 
 def square(value: Any, default: int) -> Any:

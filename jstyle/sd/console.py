@@ -1,7 +1,7 @@
 """What the command lines of this project share: options, errors in one line, exit codes, signals.
 
 Only programs use this file; a library that imports jstyle.sd does not load it. Exit codes: 0 fine,
-2 wrong usage or input, 1 anything else, 130 after Ctrl-C, 143 after a request to end.
+2 wrong usage or input, 1 anything else, 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 Options are shown with dashes (`--size-px`) and taken with underscores too; in a YAML file given
 with --config and in the parsed result they have underscores.
@@ -10,37 +10,64 @@ with --config and in the parsed result they have underscores.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
+
+from . import ending
+from .ending import Terminated
+from .files import InputError
+from .printable import error_line, visible
+from .reading import read_yaml_text, require_unicode
 
 log = logging.getLogger("jstyle")
+
+
+MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts", "inside"}
 
 
 class UsageError(ValueError):
     """Words on the command line that do not fit; one line."""
 
 
-class Terminated(SystemExit):
-    """SIGTERM arrived: unwind, so that temporary files go, and exit with 143."""
+class ConfigFile(ActionConfigFile):
+    """--config: a YAML file, read like every file of a user before its options are taken."""
+
+    def __call__(self, parser, cfg, values, option_string=None):
+        try:
+            text = read_yaml_text(values)
+            found = get_loader("yaml")(text)
+        except InputError as error:
+            raise UsageError(str(error)) from None
+        except ValueError as error:  # a number of 5,000 digits
+            raise UsageError(f"{values}: {error}") from None
+        except yaml.YAMLError as error:
+            raise UsageError(f"{values}: not YAML ({one_line(str(error))})") from None
+        parser.config_file = values
+        if not isinstance(found, (dict, type(None))):
+            raise UsageError(f"{values}: must hold options with values, such as steps: 30")
+        if found:
+            self.apply_config(parser, cfg, self.dest, text)
+            cfg[self.dest][-1] = values  # which file it was, where jsonargparse saw a text
 
 
 class Parser(ArgumentParser):
     """The options of one command. `presets`: name -> values that are defaults under the words."""
 
     presets: Mapping[str, dict] = {}
+    config_file: str | None = None
 
     def add_argument(self, *names, **options):
+        if options.get("action") == "config":
+            options["action"] = ConfigFile
         return super().add_argument(*map(_dashed, names), **options)
 
     def add_fields(self, config: type, skip: set[str] = frozenset()) -> None:
@@ -68,9 +95,42 @@ class Parser(ArgumentParser):
                     raise UsageError(f"preset must be one of {allowed}, got {args.preset!r}")
                 self.set_defaults(self.presets[args.preset])
                 args = self.parse_args(words)
-            return args
-        except (ArgumentError, TypeError) as error:  # TypeError: a YAML file of an odd shape
-            raise UsageError(one_line(_plain(str(error)))) from None
+        except UsageError:
+            raise
+        except RecursionError:
+            raise UsageError("a value is nested too deeply") from None
+        except (ArgumentError, TypeError, ValueError) as error:  # TypeError: YAML of an odd shape
+            raise UsageError(self._placed(one_line(_plain(str(error))), words)) from None
+        _require_texts(args)
+        return args
+
+    def _placed(self, message: str, words: list[str]) -> str:
+        """The message, with the --config file if the option it names is not among the words."""
+        given = {word.partition("=")[0] for word in words}
+        option = re.match(r"--[\w-]+", message)
+        from_file = self.config_file is not None and not (option and option[0] in given)
+        return f"{self.config_file}: {message}" if from_file else message
+
+
+def _require_texts(args: Namespace) -> None:
+    """Raise UsageError for an option whose text is empty, though that means something else where a
+    path is asked for, or which no file could hold."""
+    for name, text in _texts(args):
+        option = _dashed(f"--{name}")
+        if not text and name not in MAY_BE_EMPTY:
+            raise UsageError(f"{option} must not be empty")
+        try:
+            require_unicode(text, option)
+        except InputError as error:
+            raise UsageError(f"{error}: {text!r}") from None
+
+
+def _texts(args: Namespace) -> Iterator[tuple[str, str]]:
+    """(name, text) of every option that is text, or a list of texts."""
+    for name, value in vars(args).items():
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(one, str):
+                yield name, one
 
 
 def make_parser(prog: str, description: str, examples: str) -> Parser:
@@ -89,7 +149,7 @@ def make_parser(prog: str, description: str, examples: str) -> Parser:
 
 
 def add_config(parser: Parser) -> None:
-    parser.add_argument("--config", action="config", help="a YAML file with any of these options")
+    parser.add_argument("--config", action=ConfigFile, help="a YAML file with any of these options")
 
 
 def add_overwrite(parser: Parser) -> None:
@@ -124,15 +184,15 @@ def asked_for(option: str, words: Sequence[str]) -> str | None:
     found = _value_of(f"--{option}", words)
     config = _value_of("--config", words)
     if found is None and config is not None:
-        with suppress(OSError, ValueError, yaml.YAMLError):  # told when the words are parsed
-            given = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        with suppress(ValueError, yaml.YAMLError):  # told when the words are parsed
+            given = yaml.safe_load(read_yaml_text(config))
             found = given.get(option) if isinstance(given, dict) else None
     return None if found is None else str(found)
 
 
 def _value_of(name: str, words: Sequence[str]) -> str | None:
     found = None
-    for word, after in zip(words, [*words[1:], None], strict=True):
+    for word, after in zip(words, [*words[1:], None], strict=False):
         if word == name:
             found = after
         elif word.startswith(f"{name}="):
@@ -209,51 +269,64 @@ class Program:
         command = self.commands[name]
         given = (words,) if command.varies else ()
         args = command.make_parser(*given).parse(words)
+        with suppress(AttributeError):  # a stream that someone else put there
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does by itself
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None
-        logging.basicConfig(format="%(name)s: %(message)s", stream=sys.stderr)
+        logging.basicConfig(handlers=[_handler()])
         log.setLevel(asked or logging.WARNING)
         logging.getLogger(self.name.split()[0]).setLevel(asked or self.level)
-        signal.signal(signal.SIGTERM, _end)
-        os.register_at_fork(after_in_child=_leave_signals_to_parent)
         return command.run(args)
 
     def _guarded(self, command: str, run: Callable[[], int]) -> int:
         """Every way in which a command can fail, as one line and an exit code."""
         name = f"{self.name} {command}"
         try:
-            return run()
-        except KeyboardInterrupt:
-            return _fail(name, "interrupted; finished results stay", 130)
-        except UsageError as error:
-            return _fail(name, f"{error} (see {name} --help)", 2)
-        except (ValueError, FileNotFoundError) as error:
-            return _fail(name, self._reason(error), 2)
+            code = run()
+            ending.stop_if_asked()
+            return code
+        except (Terminated, KeyboardInterrupt) as stop:
+            return _ended(name, getattr(stop, "number", signal.SIGINT))
         except Exception as error:
+            if ending.asked() is not None:  # what its exception became on its way through C++
+                return _ended(name, ending.asked())
+            if isinstance(error, UsageError):
+                return _fail(name, f"{error} (see {name} --help)", 2)
+            if isinstance(error, ValueError | FileNotFoundError):
+                return _fail(name, self._reason(error), 2)
             log.info("what happened", exc_info=True)
             return _fail(name, self._reason(error), 1)
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, OSError) and error.strerror:
             return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        if isinstance(error, UnicodeError):
+            return f"a text that is not UTF-8: {error.object[:80]!r}"
+        if isinstance(error, RecursionError):
+            return "something is nested too deeply"
         if isinstance(error, MemoryError):
             return f"out of memory; {self.short_of_memory}"
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         return one_line(str(text)) or type(error).__name__
 
 
-def _end(number, frame):
-    raise Terminated(128 + number)
+def _ended(name: str, number: int) -> int:
+    ending.tell(f"{name}: error: {ending.words(number)}")
+    return 128 + number
 
 
-def _leave_signals_to_parent():
-    """In Jittor's compiling workers: no traceback from each at Ctrl-C, and no unwinding at SIGTERM,
-    with which the parent ends them; one that unwinds can wait for ever on the parent's locks."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+class _Visible(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n\t")
+
+
+def _handler() -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Visible("%(name)s: %(message)s"))
+    return handler
 
 
 def _fail(name: str, message: str, code: int) -> int:
-    print(f"{name}: error: {message}", file=sys.stderr)
+    print(f"{name}: error: {error_line(message)}", file=sys.stderr)
     return code
 
 
@@ -290,7 +363,7 @@ def progress_bar(args: Namespace, unit: str) -> Callable:
 def say(args: Namespace, text: str) -> None:
     """Print, unless --quiet was given."""
     if not args.quiet:
-        print(text)
+        print(visible(text, keep="\n\t"))
 
 
 def count(n: int, thing: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import parts
+from . import ending, parts
 from .files import WriteError, naming, output_folder, writable_folder
 
 
@@ -21,8 +21,9 @@ def whole_folder(path: str | Path) -> Iterator[Path]:
     with _hidden(path, path) as part:
         yield part
         _sync_folder(part)
-        remove_folder(path)
-        os.rename(part, path)
+        with ending.whole():
+            remove_folder(path)
+            os.rename(part, path)
         _sync_folder(path.parent)
 
 
@@ -36,9 +37,10 @@ def filled_folder(path: str | Path, last: str = "") -> Iterator[Path]:
     with output_folder(path) as folder, _hidden(folder / "part", folder) as part:
         yield part
         names = [p.relative_to(part) for p in sorted(part.rglob("*")) if not p.is_dir()]
-        for name in sorted(names, key=lambda name: str(name) == last):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            os.replace(part / name, folder / name)
+        with ending.whole():
+            for name in sorted(names, key=lambda name: str(name) == last):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(part / name, folder / name)
 
 
 @contextmanager

@@ -7,10 +7,12 @@ The variables HF_ENDPOINT, HF_HUB_OFFLINE, HF_HOME and HF_TOKEN mean what huggin
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from pathlib import Path
+
+from .files import InputError
+from .reading import read_object
 
 log = logging.getLogger("jstyle")
 
@@ -88,12 +90,11 @@ def config_file(folder: Path, component: str) -> Path:
 
 
 def read_config(folder: Path, component: str) -> dict:
-    """The parsed configuration of a component. Raises HubError if it is not JSON."""
-    path = config_file(folder, component)
+    """The parsed configuration of a component. Raises HubError if it is no JSON object."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HubError(f"{path}: not a JSON file ({error})") from error
+        return read_object(config_file(folder, component), infinite=True)
+    except InputError as error:
+        raise HubError(str(error)) from None
 
 
 def weight_file(folder: Path, component: str, variant: str | None = None) -> Path:

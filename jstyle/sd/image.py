@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-import struct
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from .files import atomic_write
+from .picture_files import DECODE_ERRORS, ImageError, open_picture, own_bound
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-MAX_PIXELS = 160_000_000  # larger files are mistakes or decompression bombs
-DECODE_ERRORS = (OSError, EOFError, SyntaxError, ValueError, IndexError, KeyError, struct.error)
 ORIENTATION_TAG = 0x0112
 TRANSPOSE = {  # EXIF orientation -> what brings the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,10 +27,6 @@ TRANSPOSE = {  # EXIF orientation -> what brings the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(ValueError):
-    """A file that cannot be used as an image; one line that names it."""
 
 
 def load(
@@ -53,7 +45,7 @@ def load(
     for side in (box_h, box_w):
         if side is not None and (side < 1 or side % multiple):
             raise ValueError(f"size_px must be a positive multiple of {multiple}, got {side}")
-    image = _rgb(_decode(Path(path)), path)
+    image = read_rgb(path)
     if size_px is None:
         box_h, box_w = (side - side % multiple for side in (image.height, image.width))
         if not box_h or not box_w:
@@ -62,7 +54,8 @@ def load(
                 f"at least {multiple} x {multiple} are needed"
             )
         left, top = (image.width - box_w) // 2, (image.height - box_h) // 2
-        image = image.crop((left, top, left + box_w, top + box_h))
+        with own_bound():
+            image = image.crop((left, top, left + box_w, top + box_h))
     else:
         box = _centre_box(image.width, image.height, box_w / box_h)
         image = image.resize((box_w, box_h), Image.Resampling.LANCZOS, box=box)
@@ -76,31 +69,10 @@ def _centre_box(width: int, height: int, aspect: float) -> tuple[float, float, f
     return left, top, min(left + w, width), min(top + h, height)
 
 
-def _decode(path: Path) -> Image.Image:
-    """Open, decode completely and turn upright; every failure is an ImageError."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's remarks on odd metadata and large sizes
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                return _decode_pixels(image, path)
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such file") from None
-    except IsADirectoryError:
-        raise ImageError(f"{path}: is a folder, not an image file") from None
-    except PermissionError:
-        raise ImageError(f"{path}: no permission to read it") from None
-    except Image.DecompressionBombError:
-        limit = f"{MAX_PIXELS // 1_000_000} million pixels"
-        raise ImageError(f"{path}: is too large, more than {limit}") from None
-    except UnidentifiedImageError:
-        empty = path.is_file() and path.stat().st_size == 0
-        raise ImageError(f"{path}: is {'empty' if empty else 'not an image'}") from None
-    except ImageError:
-        raise
-    except DECODE_ERRORS as error:
-        raise ImageError(f"{path}: is not a readable image ({_one_line(error)})") from None
+def read_rgb(path: str | os.PathLike) -> Image.Image:
+    """The whole picture as load sees it: decoded completely, upright, RGB. Raises ImageError."""
+    with own_bound(), open_picture(path) as image:
+        return _rgb(_decode_pixels(image, Path(path)), path)
 
 
 def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
@@ -117,7 +89,7 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
         orientation = image.getexif().get(ORIENTATION_TAG)
     except DECODE_ERRORS:  # broken metadata is no reason to refuse good pixels
         orientation = None
-    return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image.copy()
+    return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
 
 
 def _one_line(error: Exception) -> str:
@@ -135,7 +107,7 @@ def _rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
             image = image.convert("RGBA")
             white = Image.new("RGBA", image.size, "white")
             image = Image.alpha_composite(white, image)
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")  # large: no second copy
     except (ValueError, OSError):
         raise ImageError(f"{path}: pixel format {image.mode} is not supported") from None
 
@@ -186,22 +158,6 @@ def save_png(path: str | os.PathLike, pixels: np.ndarray, metadata: dict | None 
     image = Image.fromarray(np.ascontiguousarray(pixels))
     with atomic_write(path) as part:
         image.save(part, format="PNG", compress_level=6, pnginfo=info)
-
-
-def list_images(folder: str | os.PathLike) -> list[Path]:
-    """The image files of a folder (by suffix, not recursive, no hidden files), sorted by name."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-    paths = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    ]
-    if not paths:
-        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        raise ImageError(f"{folder}: no images in this folder (looked for {kinds})")
-    return sorted(paths, key=lambda path: path.name)
 
 
 def grid(

@@ -18,9 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .files import InputError
 from .lora_kinds import refuse_other_kinds
 from .lora_names import place
 from .lora_source import CONFIG, FILE_NAME, Source, option, read_source, require_plain
+from .reading import parse_json
 from .weights import StoredTensor, WeightsError, write_safetensors
 
 __all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
@@ -145,9 +147,9 @@ def _factors(path: Path, roles: Mapping, adapter: Mapping, part: str, layer: str
 
 def _header(path: Path, metadata: Mapping[str, str], key: str) -> dict:
     try:
-        value = json.loads(metadata.get(key, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: {key} in the header is not JSON ({error})") from error
+        value = parse_json(metadata.get(key, "{}"), f"{path}: {key} in the header")
+    except InputError as error:
+        raise WeightsError(str(error)) from None
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: {key} in the header is not an object")
     return value

@@ -6,14 +6,15 @@ safetensors under another name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from .files import InputError, require_file
 from .lora_kinds import DIFFUSERS, PEFT, WHOLE, raise_kind
+from .reading import read_object
 from .torch_zip import TorchFileError, read_tensors
 from .weights import StoredTensor, WeightsError, read_metadata, read_safetensors
 
@@ -23,7 +24,6 @@ NAMES = (FILE_NAME, ADAPTERS[0], "pytorch_lora_weights.bin", ADAPTERS[1])
 CONFIG = "adapter_config.json"  # beside peft's file
 PARTS = ("unet", "text_encoder")
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-LARGEST_CONFIG = 1 << 22  # bytes
 REFUSED = (  # options of peft that change the sum; use_dora is a kind of its own
     *("fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora", "target_parameters"),
     *("layer_replication", "arrow_config", "kasa_config", "alora_invocation_tokens"),
@@ -92,11 +92,11 @@ def _find(path: Path) -> list[tuple[str | None, Path]]:
 
 
 def _read_file(path: Path) -> Source:
-    if path.exists() and not path.is_file():
-        raise WeightsError(f"{path}: not a file")
     try:
-        with open(path, "rb") as file:
+        with open(require_file(path), "rb") as file:
             head = file.read(9)
+    except InputError as error:
+        raise WeightsError(str(error)) from None
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
     pickled = _is_pickled(head)
@@ -133,15 +133,9 @@ def _unpickled(path: Path) -> dict[str, np.ndarray]:
 
 def _read_config(path: Path) -> dict:
     try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise WeightsError(f"{path}: above {LARGEST_CONFIG} bytes")
-        config = json.loads(path.read_text(encoding="utf-8-sig"))
-    except WeightsError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(config, dict):
-        raise WeightsError(f"{path}: must hold an object")
+        config = read_object(path)
+    except InputError as error:
+        raise WeightsError(str(error)) from None
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
         raise_kind(path.parent, f"an adapter of the kind {str(kind)[:40]}", PEFT)

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from . import ending
+
 PART = re.compile(r"\.jstyle-[0-9a-f]{16}\.part(\.\w+)?")
 SUFFIX = re.compile(r"\.\w{1,16}")  # savers look at it; longer ones might make the name too long
 _swept: set[str] = set()
@@ -34,12 +36,14 @@ def unfinished(target: Path, is_folder: bool = False) -> Iterator[Path]:
         sweep(target.parent)
     suffix = target.suffix if not is_folder and SUFFIX.fullmatch(target.suffix) else ""
     path = target.with_name(f".jstyle-{secrets.token_hex(8)}.part{suffix}")
+    ending.unfinished(path)
     handle = _make(path, is_folder)
     try:
         yield path
     finally:
         remove(path)
         os.close(handle)
+        ending.finished(path)
 
 
 def _make(path: Path, is_folder: bool) -> int:

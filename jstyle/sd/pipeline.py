@@ -24,7 +24,9 @@ from .files import atomic_write, write_json
 from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
 from .samplers.options import Sampling
+from .samplers.own import Own, own
 from .schedule import Schedule
+from .sizes import require_sizes
 from .startup import jt
 from .tokenizer import Tokenizer
 from .unet import UNet2DConditionModel
@@ -63,10 +65,10 @@ class StableDiffusion:
         schedule: Schedule,
         name: str = "model",
         tokenizer_folder: Path | None = None,
-        own_sampler: tuple[str, str | None] = ("ddim", None),
+        own_sampler: Own | None = None,
     ):
         """tokenizer_folder: where `save_pretrained` copies the tokenizer's files from.
-        own_sampler: the sampler and sigmas that the model's scheduler file asks for.
+        own_sampler: what the model's scheduler file asks for; None: DDIM.
 
         Raises ConfigError if the parts do not fit together.
         """
@@ -78,7 +80,8 @@ class StableDiffusion:
             )
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
-        self.tokenizer_folder, self.own_sampler = tokenizer_folder, own_sampler
+        self.tokenizer_folder = tokenizer_folder
+        self.own_sampler = own_sampler or own(schedule.config.to_json())
 
     @classmethod
     def from_pretrained(
@@ -95,17 +98,18 @@ class StableDiffusion:
             part: config.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
             for part, (config, _) in PARTS.items()
         }
-        scheduler = hub.config_file(folder, "scheduler")
-        schedule = Schedule(
-            ScheduleConfig.from_json(hub.read_config(folder, "scheduler"), scheduler)
-        )
+        scheduler = hub.read_config(folder, "scheduler")
+        where = hub.config_file(folder, "scheduler")
+        schedule = Schedule(ScheduleConfig.from_json(scheduler, where))
         check_together(*configs.values())
-        tokenizer = Tokenizer.from_folder(folder / "tokenizer")
+        stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
+        longest = configs["text_encoder"].max_position_embeddings
+        tokenizer = Tokenizer.from_folder(folder / "tokenizer", longest)
         modules = {}
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])
-            path = hub.weight_file(folder, part, variant)
-            report = weights.load_strict(modules[part], weights.read_weights(path), where=path)
+            path, tensors = stored[part]
+            report = weights.load_strict(modules[part], tensors, where=path)
             modules[part].eval()
             log.info(
                 "%s: %d tensors, %.1f MB, %s", path, report.count, report.bytes / 1e6, report.dtype
@@ -116,6 +120,7 @@ class StableDiffusion:
             schedule=schedule,
             name=str(source),
             tokenizer_folder=folder / "tokenizer",
+            own_sampler=own(scheduler),
         )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> None:
@@ -193,17 +198,19 @@ class StableDiffusion:
 
         Raises ValueError for what the sampler or the schedule does not admit.
         """
+        spacing = None
         if sampler is None:
-            sampler, own = self.own_sampler
-            sigmas = own if sigmas is None else sigmas
-        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
+            sampler, own_sigmas, spacing, _ = self.own_sampler
+            sigmas = own_sigmas if sigmas is None else sigmas
+        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta, spacing)
 
     def resolved(self, how: Sampling) -> Sampling:
-        """`how` with the sampler named, where it left that to the model."""
+        """`how` with the sampler named, where it left that to the model: for records."""
         if how.sampler is not None:
             return how
-        sampler, sigmas = self.own_sampler
-        return replace(how, sampler=sampler, sigmas=how.sigmas or sigmas)
+        return replace(
+            how, sampler=self.own_sampler.sampler, sigmas=how.sigmas or self.own_sampler.sigmas
+        )
 
     def sample(
         self,
@@ -308,6 +315,14 @@ class StableDiffusion:
         for name, size in (("height", height), ("width", width)):
             if size < 1 or size % self.size_multiple:
                 raise ValueError(f"{name} must be a multiple of {self.size_multiple}, got {size}")
+
+
+def _stored(folder: Path, part: str, variant: str | None, config) -> tuple[Path, dict]:
+    """The weights file of a part and its tensors, unread, whose sizes are the configuration's."""
+    path = hub.weight_file(folder, part, variant)
+    tensors = weights.read_weights(path)
+    require_sizes(part, config, tensors, path)
+    return path, tensors
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -30,7 +30,18 @@ def alphas_cumprod(cfg: ScheduleConfig) -> np.ndarray:
         betas = np.linspace(cfg.beta_start**0.5, cfg.beta_end**0.5, count) ** 2
     else:
         betas = np.linspace(cfg.beta_start, cfg.beta_end, count)
-    return np.cumprod(1.0 - betas)
+    abar = np.cumprod(1.0 - betas)
+    return zero_terminal_snr(abar) if cfg.rescale_betas_zero_snr else abar
+
+
+def zero_terminal_snr(abar: np.ndarray) -> np.ndarray:
+    """abar moved and stretched so that its last value is exactly 0 and its first stays.
+
+    Source: arXiv:2305.08891, algorithm 1.
+    """
+    root = np.sqrt(abar)
+    moved = (root - root[-1]) * (root[0] / (root[0] - root[-1]))
+    return moved**2
 
 
 def timesteps(cfg: ScheduleConfig, num_steps: int) -> np.ndarray:
@@ -86,12 +97,15 @@ def ddim_move(x0, eps, abar_to):
 def x0_and_eps(out, x_t, abar_t, kind: PredictionType):
     """Turn the network's output at noise level abar_t into (x0, eps). v: arXiv:2202.00512, app. D.
 
-    out, x_t: same shape; abar_t: float in (0, 1]. Raises ValueError for an unknown kind, or for
-    kind SAMPLE at abar_t = 1, where nothing says what the noise was.
+    out, x_t: same shape; abar_t: float in [0, 1]. Raises ValueError for an unknown kind, for
+    kind SAMPLE at abar_t = 1, where nothing says what the noise was, and for kind EPSILON at
+    abar_t = 0, where nothing says what the picture was.
     """
     signal, noise = _roots(abar_t)
     kind = PredictionType(kind)
     if kind is PredictionType.EPSILON:
+        if signal == 0.0:
+            raise ValueError("prediction_type = 'epsilon' cannot start from abar = 0: no x0 there")
         return (x_t - out * noise) / signal, out
     if kind is PredictionType.V:
         return x_t * signal - out * noise, out * signal + x_t * noise
@@ -127,8 +141,18 @@ class Schedule:
         self.kind = PredictionType(cfg.prediction_type)
 
     def timesteps(self, num_steps: int) -> np.ndarray:
-        """Descending int64 timesteps; see the function of the same name."""
-        return timesteps(self.config, num_steps)
+        """Descending int64 timesteps; see the function of the same name.
+
+        Raises ValueError also if the first is pure noise and the network predicts that noise.
+        """
+        ts = timesteps(self.config, num_steps)
+        if self.kind is PredictionType.EPSILON and self.abar[ts[0]] == 0.0:
+            raise ValueError(
+                f"rescale_betas_zero_snr with prediction_type = 'epsilon': timestep {ts[0]} is "
+                "pure noise, from which such a network cannot tell a picture; timestep_spacing = "
+                "leading does not start there, and v_prediction can"
+            )
+        return ts
 
     def abar_at(self, t: int) -> float:
         """abar of timestep t; below 0 the level of clean latents. IndexError past the table."""

@@ -24,10 +24,10 @@ import random
 import signal
 import ssl
 import sys
+import tempfile
 import time
-from pathlib import Path
 
-from . import cuda, toolchain
+from . import cuda, ending, toolchain
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
@@ -71,23 +71,66 @@ def prepare_environment() -> None:
 
 
 def _require_writable_cache() -> None:
-    for folder in {cache_root(), Path.home() / ".cache" / "jittor"}:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            writable = os.access(folder, os.W_OK | os.X_OK)
-        except OSError:
-            writable = False
-        if not writable:
-            raise StartupError(
-                f"{folder} cannot be written, and Jittor keeps its compiled kernels there; "
-                "set HOME to a folder that can be written"
-            )
+    folder = cache_root()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise StartupError(
+            f"{folder} cannot be written, and Jittor keeps its compiled kernels there; "
+            "set HOME to a folder that can be written"
+        )
 
 
 def _require_compiler() -> None:
     problem = toolchain.compiler_problem()
     if problem:
         raise StartupError(problem)
+
+
+@contextlib.contextmanager
+def _environment(**values: str):
+    """Variables that are set during the block."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _import_jittor_utils():
+    """Jittor's tools, without a lasting change: they write a JITTOR_HOME that is not the home into
+    ~/.cache/jittor/config.json, and every later run of the user, of any program, goes there."""
+    if "JITTOR_HOME" in os.environ or toolchain.remembered_home():
+        with (
+            tempfile.TemporaryDirectory() as nowhere,
+            _environment(JITTOR_HOME=str(toolchain.jittor_home()), HOME=nowhere),
+        ):
+            import jittor_utils
+    else:
+        import jittor_utils
+    return jittor_utils
+
+
+def _few_compilers(jittor_utils) -> None:
+    """Jittor starts one for every 3 GiB of memory; no more than there are cores is of use."""
+    memory, most = jittor_utils.get_total_mem, 3 * toolchain.usable_cores() * 2**30
+    jittor_utils.get_total_mem = lambda: min(memory(), most)
+
+
+def _put_back(handlers: dict) -> None:
+    """Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process when
+    any child is killed. Only the main thread may set handlers."""
+    with contextlib.suppress(ValueError):
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
@@ -103,19 +146,26 @@ def _process_state_kept():
         for_import["use_mpi"] = "0"  # would be compiled wherever mpicc is
     for_import = {name: value for name, value in for_import.items() if name not in os.environ}
     os.environ.update(for_import)
+    jittor_utils = _import_jittor_utils()
+    _few_compilers(jittor_utils)
+    load = jittor_utils.try_import_jit_utils_core
+
+    def load_without_handlers(silent=None):
+        if jittor_utils.cc is None:
+            load(silent)
+            _put_back(handlers)  # the compilation that follows can take minutes
+
+    jittor_utils.try_import_jit_utils_core = load_without_handlers
     try:
         yield
     finally:
+        jittor_utils.try_import_jit_utils_core = load
         random.setstate(python_rng)
         np.random.set_state(numpy_rng)
         ssl._create_default_https_context = https_context
         for name in for_import:
             del os.environ[name]
-        # Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process
-        # when any child is killed. Only the main thread may set handlers.
-        with contextlib.suppress(ValueError):
-            for number, handler in handlers.items():
-                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        _put_back(handlers)
 
 
 class _CompileBar:
@@ -172,6 +222,7 @@ def _import_jittor():
 
         return jittor, 0.0
     prepare_environment()
+    ending.watch()
     if not toolchain.is_compiled():
         log.warning(
             "First start of this installation: Jittor compiles its core, which takes two to five "
@@ -187,7 +238,9 @@ def _import_jittor():
                 "Jittor compiled its core anew, because the compiler, its options or Python's "
                 "headers have changed; run the command again"
             ) from stop
-        except Exception as error:  # whatever the toolchain did, the user needs one line
+        except Exception as error:
+            ending.stop_if_asked()
+            # Whatever the toolchain did, the user needs one line
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise StartupError(
                 f"Jittor could not start: {reason[0]}; see `jstyle doctor`"

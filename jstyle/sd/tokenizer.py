@@ -3,6 +3,9 @@
 transformers is imported on first use and needs no PyTorch for this. Padding follows the folder:
 Stable Diffusion 1.x pads with `<|endoftext|>`, 2.x with `!` (id 0). As in transformers, the padding
 token is a special token, so with a 2.x folder a "!" written in a prompt becomes id 0 too.
+
+A tokenizer.json also holds how its last user called it (padding, truncation, dropout of merges);
+that is switched off here. Ids are always padded and cut on the right.
 """
 
 from __future__ import annotations
@@ -30,26 +33,37 @@ class Tokenizer:
                 f"tokenizer_config.json: model_max_length must be in 3..{_LONGEST - 1}, "
                 f"got {clip.model_max_length:g}"
             )
-        self._clip = clip
+        self._clip = _at_rest(clip)
         self.max_length = int(clip.model_max_length)
         self.start_id = clip.bos_token_id
         self.end_id = clip.eos_token_id
         self.pad_id = clip.pad_token_id
 
     @classmethod
-    def from_folder(cls, path) -> Tokenizer:
+    def from_folder(
+        cls, path, longest: int | None = None, pad_token: str | None = None
+    ) -> Tokenizer:
         """Read a tokenizer folder: vocab.json and merges.txt, or a tokenizer.json.
 
+        longest: what the text encoder can take; a folder with a higher limit, or none, gets it.
+        pad_token: instead of the folder's own.
         Raises FileNotFoundError naming what is missing, ValueError if a file cannot be understood.
         """
         folder = Path(path)
         _check_files(folder)
         CLIPTokenizer = _import_clip_tokenizer()
+        chosen = {} if pad_token is None else {"pad_token": pad_token}
         try:
-            clip = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True)
+            clip = CLIPTokenizer.from_pretrained(str(folder), local_files_only=True, **chosen)
         except Exception as error:  # the Rust side raises bare Exception
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"{folder}: not a CLIP tokenizer ({reason})") from error
+        if longest is not None and clip.model_max_length > longest:
+            logger.warning(
+                "%s: model_max_length = %g, but the text encoder takes %d tokens: cut there",
+                folder, clip.model_max_length, longest,
+            )  # fmt: skip
+            clip.model_max_length = longest
         try:
             return cls(clip)
         except ValueError as error:
@@ -88,6 +102,16 @@ class Tokenizer:
                 len(pieces), room, self._clip.decode(pieces[room:]),
             )  # fmt: skip
         return pieces[:room]
+
+
+def _at_rest(clip):
+    """The tokenizer without what earlier calls or its file left switched on."""
+    backend = clip.backend_tokenizer
+    backend.no_padding()
+    backend.no_truncation()
+    backend.encode_special_tokens = False
+    backend.model.dropout = None
+    return clip
 
 
 def _check_files(folder: Path) -> None:

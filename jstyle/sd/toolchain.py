@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -34,7 +35,28 @@ class OneDNN(NamedTuple):
 
 def cache_root() -> Path:
     """Folder under which Jittor keeps everything it compiles."""
-    return Path(os.environ.get("JITTOR_HOME") or Path.home()) / ".cache" / "jittor"
+    return jittor_home() / ".cache" / "jittor"
+
+
+def jittor_home() -> Path:
+    """JITTOR_HOME; without it what Jittor itself remembers of an earlier one, or the home."""
+    given = os.environ.get("JITTOR_HOME") or remembered_home()
+    return Path(given).absolute() if given else Path.home()
+
+
+def remembered_home() -> str | None:
+    """What a JITTOR_HOME of some program made Jittor write down, for all later runs of the user."""
+    try:
+        found = json.loads((Path.home() / ".cache" / "jittor" / "config.json").read_text())
+        return found.get("JITTOR_HOME")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def usable_cores() -> int:
+    """On how many cores this process may run."""
+    known = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 def is_compiled() -> bool:

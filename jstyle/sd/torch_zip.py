@@ -28,6 +28,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .files import InputError, require_file
 from .pickles import PickleError
 from .torch_objects import Array, Module, Reader, Storage, Tensor, TorchFileError, name_of
 
@@ -47,11 +48,13 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     try:
-        with open(path, "rb") as file:
+        with open(require_file(path), "rb") as file:
             if zipfile.is_zipfile(file):
                 return _read_zip(file)
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 return _read_old(mapped)
+    except InputError as error:
+        raise TorchFileError(str(error)) from None
     except (TorchFileError, PickleError) as error:
         raise TorchFileError(f"{path}: {_plain(str(error))}") from None
     except OSError as error:

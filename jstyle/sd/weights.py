@@ -22,7 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 from . import kernels
-from .files import atomic_write
+from .files import InputError, atomic_write, require_file
+from .limits import switched
+from .reading import kind_of, parse_json, read_object
 from .startup import jt
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
@@ -30,6 +32,8 @@ DTYPES |= {"I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 SAVED_DTYPES = {"float16": ("F16", "<f2"), "float32": ("F32", "<f4")}
 LISTED = 20  # names per kind in an error
+LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+MOST_TENSORS = 20_000  # in one file; a whole SDXL checkpoint has 2,500, a LoRA for it 3,000
 COPIED_AT_ONCE = 1 << 20  # numbers, by one thread of several
 
 
@@ -97,48 +101,87 @@ class StoredTensor:
 def read_safetensors(path: Path | str) -> dict[str, StoredTensor]:
     """Name -> tensor of one file.
 
-    Raises WeightsError if the file is cut short or is something else.
+    Raises WeightsError if the file is cut short or is something else, is no regular file, or has
+    more than MOST_TENSORS (the environment variable JSTYLE_MOST_TENSORS asks for another limit).
     """
     path = Path(path)
+    header, data, mapped = _read_header(path)
+    header.pop("__metadata__", None)
     try:
-        with open(path, "rb") as file:
-            size = path.stat().st_size
-            if size < 8:
-                raise WeightsError(f"{path}: not a safetensors file or cut short ({size} bytes)")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
-    data = 8 + struct.unpack("<Q", mapped[:8])[0]
-    if data > size:
-        raise WeightsError(f"{path}: not a safetensors file or cut short ({size} bytes)")
-    try:
-        header = json.loads(mapped[8:data])
-        header.pop("__metadata__", None)
         tensors = {name: _stored(entry, data, mapped) for name, entry in header.items()}
-    except (UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _require_apart(tensors)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise WeightsError(f"{path}: damaged safetensors header ({error})") from error
-    wanted = max((t.stop for t in tensors.values()), default=data)
+    size, wanted = len(mapped), max((t.stop for t in tensors.values()), default=data)
     if wanted > size:
         raise WeightsError(f"{path}: cut short, {size} bytes of {wanted}")
     return tensors
 
 
+def _read_header(path: Path) -> tuple[dict, int, mmap.mmap]:
+    """(name -> entry, where the data begins, the mapped file). Raises WeightsError."""
+    mapped = _map(path)
+    length = struct.unpack("<Q", mapped[:8])[0]
+    if 8 + length > len(mapped):
+        raise WeightsError(f"{path}: not a safetensors file or cut short ({len(mapped)} bytes)")
+    if length > LONGEST_HEADER:
+        raise WeightsError(f"{path}: a header of {length} bytes; at most {LONGEST_HEADER} are read")
+    text = mapped[8 : 8 + length]
+    most, count = switched("JSTYLE_MOST_TENSORS", MOST_TENSORS), text.count(b'"data_offsets"')
+    if count > most:
+        raise WeightsError(
+            f"{path}: {count} tensors; at most {most} are read (JSTYLE_MOST_TENSORS sets how many)"
+        )
+    try:
+        header = parse_json(text, "header")
+    except InputError as error:
+        raise WeightsError(f"{path}: damaged safetensors header ({error})") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path}: damaged safetensors header (it is {kind_of(header)})")
+    return header, 8 + length, mapped
+
+
+def _map(path: Path) -> mmap.mmap:
+    try:
+        with open(require_file(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < 8:
+                raise WeightsError(f"{path}: not a safetensors file or cut short ({size} bytes)")
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except InputError as error:
+        raise WeightsError(str(error)) from None
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from error
+
+
 def _stored(entry: dict, data: int, mapped: mmap.mmap) -> StoredTensor:
-    dtype, shape = entry["dtype"], tuple(int(n) for n in entry["shape"])
-    start, stop = (data + int(offset) for offset in entry["data_offsets"])
+    dtype, shape, offsets = entry["dtype"], tuple(entry["shape"]), tuple(entry["data_offsets"])
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, *offsets)):
+        raise ValueError(f"shape {entry['shape']}, offsets {entry['data_offsets']}")
+    start, stop = (data + offset for offset in offsets)
     if dtype not in DTYPES:
         raise ValueError(f"number type {dtype}; known: {', '.join(DTYPES)}")
-    if start < data or stop - start != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+    if stop - start != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
         raise ValueError(f"offsets {entry['data_offsets']} do not fit {dtype} {list(shape)}")
     return StoredTensor(dtype, shape, start, stop, mapped)
 
 
+def _require_apart(tensors: Mapping[str, StoredTensor]) -> None:
+    """Tensors that share bytes would take more memory than the file has."""
+    end, last = 0, ""
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].stop)):
+        if tensor.start < end:
+            raise ValueError(f"{last} and {name} share bytes")
+        end, last = tensor.stop, name
+
+
 def read_metadata(path: Path | str) -> dict[str, str]:
-    """The text metadata of a safetensors file, {} if it has none."""
-    read_safetensors(path)  # complains if the file is damaged
-    with open(path, "rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        return json.loads(file.read(length)).get("__metadata__", {})
+    """The text metadata of a safetensors file, {} if it has none. Raises WeightsError."""
+    metadata = _read_header(Path(path))[0].get("__metadata__", {})
+    texts = [*metadata, *metadata.values()] if isinstance(metadata, dict) else [None]
+    if not all(isinstance(text, str) for text in texts):
+        raise WeightsError(f"{path}: damaged safetensors header (__metadata__ must hold texts)")
+    return metadata
 
 
 def read_weights(path: Path | str) -> dict[str, StoredTensor]:
@@ -146,15 +189,27 @@ def read_weights(path: Path | str) -> dict[str, StoredTensor]:
     path = Path(path)
     if path.suffix != ".json":
         return read_safetensors(path)
-    try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: not an index of shards ({error!r})") from error
+    places = _read_index(path)
     shards = {name: read_safetensors(path.parent / name) for name in sorted(set(places.values()))}
     lost = [f"{name} (in {shard})" for name, shard in places.items() if name not in shards[shard]]
     if lost:
         raise WeightsError(f"{path}: tensors missing in their shards: {_listing(lost)}")
     return {name: shards[shard][name] for name, shard in places.items()}
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """Name -> the shard beside the index that holds it. Raises WeightsError."""
+    try:
+        places = read_object(path).get("weight_map")
+    except InputError as error:
+        raise WeightsError(f"{error}; not an index of shards") from None
+    if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
+        what = "its weight_map must be an object whose values are file names"
+        raise WeightsError(f"{path}: not an index of shards; {what}")
+    for shard in set(places.values()):
+        if shard in ("", ".", "..") or "/" in shard or "\\" in shard:
+            raise WeightsError(f"{path}: the shard {shard!r} does not lie beside its index")
+    return places
 
 
 def rename(name: str, rules: tuple[Rule, ...] = RULES) -> str | None:

@@ -48,7 +48,7 @@ def stylize(jstyle, photos, paintings, tmp_path):
         (("--inject", "maybe"), ("--inject must be true or false, got 'maybe'",)),
         (("--feature-dtype", "int8"), ("feature_dtype", "float32 or float16")),
         (("--features", "ram"), ("features", "auto, memory, disk or recompute, got 'ram'")),
-        (("--batch", "0"), ("batch must be at least 1, got 0",)),
+        (("--batch", "0"), ("batch must be an integer from 1 to 1024, got 0",)),
         (("--preset", "loud"), ("preset", "paper, report, high-style", "'loud'")),
         (("--brush", "3"), ("unrecognized arguments: --brush 3",)),
         (("--model", "no/such/model"), ("no/such/model", "allowed", "tiny")),

@@ -57,7 +57,7 @@ BAD = [
     (("small", "--config", "image.yaml"), "style_image must be one of"),
     (("small", "--styles", "00,07"), "small/07: no such style; there are 00, 01"),
     (("small", "--engine", "dask"), "engine must be local or ray, got 'dask'"),
-    (("small", "--jobs", "0"), "jobs must be at least 1, got 0"),
+    (("small", "--jobs", "0"), "jobs must be an integer from 1 to 1024, got 0"),
     (("small", "--device", "tpu"), "device must be one of auto, cpu, cuda, got 'tpu'"),
     (("small", "--model", "no such"), "no such: no such model"),
 ]
@@ -81,7 +81,7 @@ def test_every_problem_of_a_contest_is_named_with_its_path(contest, tmp_path):
     assert code == 2 and "small/00/images: no images" in line
     assert "small/01/prompt.json: prompt 'Cup' occurs 2 times" in line
     (tmp_path / "small/01/prompt.json").write_text("{")
-    assert "small/01/prompt.json: invalid JSON" in contest("check", "x", "--root", "small")[2][0]
+    assert "small/01/prompt.json: not JSON" in contest("check", "x", "--root", "small")[2][0]
 
 
 def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(contest, tmp_path):

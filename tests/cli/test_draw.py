@@ -23,7 +23,9 @@ def test_draw_refuses_in_one_line_before_writing(tmp_path, capsys):
     assert main(["draw", "--out", str(out), "--object", "starr"]) == 2
     assert main(["draw", "--out", str(out), "--object", "star", "--count", "0"]) == 2
     errors = capsys.readouterr().err.splitlines()
-    assert len(errors) == 2 and "starr" in errors[0] and "count must be at least 1" in errors[1]
+    assert (
+        len(errors) == 2 and "starr" in errors[0] and "count must be an integer from 1" in errors[1]
+    )
     assert not out.exists()
     (tmp_path / "file").touch()
     assert main(["draw", "--out", str(tmp_path / "file"), "--object", "star"]) == 2

@@ -309,7 +309,7 @@ def test_identifiers_are_printed(call, model, tmp_path):
     done = call("identifiers", "--model", model, "--count", 3, cwd=tmp_path)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 3, done.stderr
     done = call("identifiers", "--model", model, "--count", 0, cwd=tmp_path)
-    assert_refused(done, "identifiers", "count must be at least 1")
+    assert_refused(done, "identifiers", "count must be an integer from 1")
 
 
 def test_bad_pictures_are_named(call, model, tmp_path):

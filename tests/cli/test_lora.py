@@ -115,8 +115,8 @@ def test_a_lora_that_cannot_be_used_is_one_line(
     good = loras / "sd2_kohya.safetensors"
     bad = tmp_path / "bad.safetensors"
     bad.write_bytes(good.read_bytes()[:5000])
-    refuse(tmp_path / "none.safetensors", "none.safetensors", "No such file")
-    refuse(f"{tmp_path / 'none.safetensors'}:0.5", "none.safetensors: ", "No such file")
+    refuse(tmp_path / "none.safetensors", "none.safetensors", "no such file")
+    refuse(f"{tmp_path / 'none.safetensors'}:0.5", "none.safetensors: ", "no such file")
     refuse(bad, bad, "cut short")
     refuse(f"{good}:much", "much", "must be a number")
     refuse(loras / "sd1_diffusers.safetensors", "made for another model, tiny sd1")

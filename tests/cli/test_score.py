@@ -168,7 +168,7 @@ def test_a_root_is_needed(score, place):
     ("spoil", "where", "message"),
     [
         (lambda path: path.unlink(), "root/00/prompt.json", "no such file"),
-        (lambda path: path.write_text("{'0': 1}"), "root/00/prompt.json", "invalid JSON"),
+        (lambda path: path.write_text("{'0': 1}"), "root/00/prompt.json", "not JSON"),
         (
             lambda path: path.write_text('{"0": "Cat", "1": "Cat"}'),
             "root/01/prompt.json",

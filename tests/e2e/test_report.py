@@ -134,9 +134,15 @@ def test_scores_of_a_file_are_shown_and_an_odd_file_is_named(finished, tmp_path)
     text = page.read_text("utf-8")
     assert "total 0.4648; missing: dino" in text
     assert row(text, '<a href="#style-01">01</a>')[-2:] == ["-", "0.7500"]
-    for wrong in ("[]", '{"styles": []}', '{"styles": {"00": {"hist": "much"}}}', "{"):
+    foreign = "is not what `jstyle score --json`"
+    for wrong, why in (
+        ("[]", "must hold an object, got a list"),
+        ("{", "not JSON"),
+        ('{"styles": []}', foreign),
+        ('{"styles": {"00": {"hist": "much"}}}', foreign),
+    ):
         path.write_text(wrong)
-        with pytest.raises(ValueError, match="scores.json: is not what `jstyle score --json`"):
+        with pytest.raises(ValueError, match=f"scores.json: {why}"):
             write_report(folder, scores=path)
 
 

@@ -43,6 +43,19 @@ def test_every_parameter_is_filled_exactly(tiny_folder, kind, dtype):
     assert_weights_are(sd, "float16" if dtype == "float16" else "float32")
 
 
+def test_a_pipeline_saved_after_use_reads_as_before(tmp_path):
+    """A call leaves padding and truncation behind in tokenizer.json."""
+    pipeline = tiny.make_theirs("sd2")
+    pipeline.encode_prompt("a star", "cpu", 1, False)
+    pipeline.save_pretrained(tmp_path)
+    state = json.loads((tmp_path / "tokenizer" / "tokenizer.json").read_text("utf-8"))
+    assert state["padding"]
+    prompts = ["a star in mosaic style", "", "a cat " * 60]
+    want = pipeline.tokenizer(prompts, padding="max_length", max_length=77, truncation=True)
+    ids = StableDiffusion.from_pretrained(tmp_path).tokenizer(prompts)
+    np.testing.assert_array_equal(ids, want.input_ids)
+
+
 @pytest.mark.parametrize("variant", [None, "fp16"])
 def test_shards_and_variants_are_found(tiny_folder, variant):
     folder = tiny_folder("sd2", dtype="float16", variant=variant, max_shard_size="200KB")

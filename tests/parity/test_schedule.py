@@ -67,6 +67,51 @@ def test_abar_is_that_of_diffusers(schedule):
     assert_close("schedule.abar", Schedule(ScheduleConfig(**config)).abar, theirs)
 
 
+@pytest.mark.parametrize("schedule", ["linear", "scaled_linear"])
+def test_abar_with_zero_terminal_snr_is_that_of_diffusers(schedule):
+    config = SD | {"beta_schedule": schedule, "rescale_betas_zero_snr": True}
+    theirs = reference(**config).alphas_cumprod.numpy()
+    ours = Schedule(ScheduleConfig(**config)).abar
+    assert theirs[-1] == ours[-1] == 0.0
+    assert_close("schedule.abar", ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["v_prediction", "sample"])
+@pytest.mark.parametrize("spacing", SPACINGS)
+def test_steps_with_zero_terminal_snr_are_those_of_diffusers(kind, spacing):
+    config = SD | {"prediction_type": kind, "timestep_spacing": spacing, "steps_offset": 1}
+    config["rescale_betas_zero_snr"] = True
+    for n in (1, 7, 50):
+        for ours, theirs in both_steps(config, reference(**config), n):
+            assert_close(f"schedule.step.{kind}", ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["DDIMScheduler", "PNDMScheduler"])
+@pytest.mark.parametrize("old", [{}, {"steps_offset": 0, "clip_sample": True}])
+def test_old_files_are_put_right_as_by_the_pipeline_of_diffusers(name, old):
+    import diffusers
+    import torch
+
+    from tests import tiny
+
+    old = {"num_train_timesteps": 1000, "_diffusers_version": "0.2.4", **SD, **old}
+    theirs = tiny.make_theirs("sd1")
+    scheduler = getattr(diffusers, name).from_config(old)
+    parts = {k: v for k, v in theirs.components.items() if k != "scheduler"}
+    pipeline = diffusers.StableDiffusionPipeline(
+        **parts, scheduler=scheduler, requires_safety_checker=False
+    )
+    ours = Schedule(ScheduleConfig.from_json({"_class_name": name, **old}))
+    assert ours.config.steps_offset == pipeline.scheduler.config.steps_offset == 1
+    assert not pipeline.scheduler.config.get("clip_sample", False)
+    if name == "DDIMScheduler":
+        pipeline.scheduler.set_timesteps(7)
+        np.testing.assert_array_equal(ours.timesteps(7), pipeline.scheduler.timesteps.numpy())
+        z, out = gaussian(SHAPE, 1), gaussian(SHAPE, 2)
+        step = pipeline.scheduler.step(torch.from_numpy(out), 1, torch.from_numpy(z))
+        assert_close("schedule.step.epsilon", ours.step(out, z, 1, 7), step.prev_sample.numpy())
+
+
 @pytest.mark.parametrize("config", STEP_CONFIGS)
 def test_steps_are_those_of_diffusers(config):
     config = SD | config | {"steps_offset": 1}
@@ -114,7 +159,11 @@ def test_every_key_of_the_reference_is_known_and_its_default_is_ours(cls, name):
 
     parameters = inspect.signature(getattr(diffusers, name).__init__).parameters
     defaults = {key: p.default for key, p in parameters.items() if key != "self"}
-    for fields_of_ours in ("sample_size", "clip_sample"):  # null there; never clipped here
+    # null there; never clipped here; old files are put right
+    for fields_of_ours in ("sample_size", "clip_sample", "steps_offset"):
         defaults.pop(fields_of_ours, None)
     written = {k: list(v) if isinstance(v, tuple) else v for k, v in defaults.items()}
-    assert cls.from_json({"_class_name": name, **written}) == cls()
+    if cls is ScheduleConfig:
+        assert cls.from_json({"_class_name": name, **written}) == cls(steps_offset=1)
+    else:
+        assert cls.from_json({"_class_name": name, **written}) == cls()

@@ -146,7 +146,7 @@ def test_a_word_list_is_trimmed_and_its_problems_are_named(tmp_path, caplog):
     with pytest.raises(ValueError, match="2 words, at least 5 are needed"):
         read_words(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="is not a text file"):
+    with pytest.raises(ValueError, match="not UTF-8 text; it looks like UTF-16"):
         read_words(path)
 
 

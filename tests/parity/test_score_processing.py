@@ -85,7 +85,7 @@ def test_the_settings_are_read_from_the_folder(tmp_path):
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json: missing"):
         read_processor(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(WeightsError, match=r"preprocessor_config\.json: invalid JSON"):
+    with pytest.raises(WeightsError, match=r"preprocessor_config\.json: not JSON"):
         read_processor(tmp_path)
 
 

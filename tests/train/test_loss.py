@@ -64,6 +64,14 @@ def test_min_snr_weighs_the_error_of_the_clean_picture_by_the_clipped_snr(kind):
     np.testing.assert_allclose(got, np.minimum(snr, 5.0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("kind, weight", [("epsilon", 1.0), ("v_prediction", 0.0)])
+def test_pure_noise_has_a_finite_weight(kind, weight):
+    values = {**tiny.SCHEDULE, "prediction_type": kind, "rescale_betas_zero_snr": True}
+    schedule = Schedule(ScheduleConfig.from_json(values))
+    assert schedule.abar[999] == 0.0
+    assert snr_weights(schedule, np.array([999]), 5.0).tolist() == [weight]
+
+
 def test_min_snr_changes_the_loss_of_clean_timesteps_most():
     batch, schedule = batch_of(4, 4), schedule_of("epsilon")
     total, _ = dreambooth_loss(zero, batch, jt.zeros(1), schedule, 0.0, 5.0)

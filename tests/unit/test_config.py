@@ -234,7 +234,41 @@ def test_missing_keys_take_the_defaults_of_the_library():
     assert VAEConfig.from_json(VAE_1X).scaling_factor == 0.18215
     schedule = ScheduleConfig.from_json({"_class_name": "DDIMScheduler"})
     assert (schedule.beta_schedule, schedule.set_alpha_to_one) == ("linear", True)
-    assert (schedule.timestep_spacing, schedule.steps_offset) == ("leading", 0)
+    assert schedule.timestep_spacing == "leading"
+
+
+@pytest.mark.parametrize(
+    "old, told",
+    [
+        ({"steps_offset": 0}, "steps_offset = 0 is read as 1"),
+        ({"clip_sample": True}, "clip_sample = True is read as False"),
+        ({}, None),
+    ],
+)
+def test_old_schedules_are_put_right_and_that_is_told_in_one_line(old, told, caplog):
+    read = ScheduleConfig.from_json(SCHEDULE_21 | old, "scheduler_config.json")
+    assert read == ScheduleConfig.from_json(SCHEDULE_21)
+    assert len(caplog.messages) == (told is not None)
+    if told:
+        assert caplog.messages[0].startswith("scheduler_config.json: an old file; " + told)
+
+
+def test_a_schedule_without_steps_offset_gets_1(caplog):
+    values = {k: v for k, v in SCHEDULE_21.items() if k != "steps_offset"}
+    assert ScheduleConfig.from_json(values).steps_offset == 1
+    assert "steps_offset = missing is read as 1" in caplog.text
+
+
+def test_zero_terminal_snr_is_written_only_where_it_is_on():
+    assert "rescale_betas_zero_snr" not in ScheduleConfig.from_json(SCHEDULE_21).to_json()
+    rescaled = ScheduleConfig.from_json(SCHEDULE_21 | {"rescale_betas_zero_snr": True})
+    assert ScheduleConfig.from_json(rescaled.to_json()) == rescaled
+    assert rescaled.rescale_betas_zero_snr is True
+
+
+def test_the_notes_of_a_moving_average_are_no_architecture():
+    notes = {"decay": 0.9999, "optimization_step": 7, "inv_gamma": 1.0, "power": 0.75}
+    assert UNetConfig.from_json(UNET_21 | notes) == UNetConfig.from_json(UNET_21)
 
 
 def test_sizes_may_be_null_or_square_lists():
@@ -295,12 +329,20 @@ REFUSED = [
     (CLIPTextConfig, TEXT_NEW, "model_type", "t5", "clip_text_model"),
     (CLIPTextConfig, TEXT_NEW, "num_attention_heads", 15, "hidden_size = 1024"),
     (CLIPTextConfig, TEXT_NEW, "num_hidden_layers", 0, "at least 1"),
+    (CLIPTextConfig, TEXT_NEW, "num_hidden_layers", 10**9, "at most 256"),
+    (CLIPTextConfig, TEXT_NEW, "vocab_size", 10**12, "at most 2000000"),
+    (UNetConfig, UNET_NEW, "layers_per_block", 10**6, "at most 32"),
+    (UNetConfig, UNET_NEW, "block_out_channels", [32 * 10**6] * 4, "at most 65536"),
+    (UNetConfig, UNET_NEW, "block_out_channels", [32] * 9, "a list of 1 to 8"),
+    (UNetConfig, UNET_NEW, "sample_size", 10**6, "at most 8192"),
+    (VAEConfig, VAE_NEW, "layers_per_block", 10**6, "at most 32"),
+    (VAEConfig, VAE_NEW, "latent_channels", 10**6, "at most 1024"),
+    (ScheduleConfig, SCHEDULE_NEW, "num_train_timesteps", 10**10, "at most 100000"),
     (ScheduleConfig, SCHEDULE_NEW, "beta_schedule", "squaredcos_cap_v2", "scaled_linear or linear"),
     (ScheduleConfig, SCHEDULE_NEW, "beta_end", 0.0001, "beta_start"),
-    (ScheduleConfig, SCHEDULE_NEW, "clip_sample", True, "False"),
     (ScheduleConfig, SCHEDULE_NEW, "prediction_type", "flow_prediction", "v_prediction"),
-    (ScheduleConfig, SCHEDULE_NEW, "rescale_betas_zero_snr", True, "False"),
-    (ScheduleConfig, SCHEDULE_NEW, "steps_offset", -1, "at least 0"),
+    (ScheduleConfig, SCHEDULE_NEW, "rescale_betas_zero_snr", "yes", "False"),
+    (ScheduleConfig, SCHEDULE_NEW, "clip_sample", "yes", "False"),
     (ScheduleConfig, SCHEDULE_NEW, "thresholding", True, "False"),
     (ScheduleConfig, SCHEDULE_NEW, "timestep_spacing", "karras", "leading or trailing"),
     (ScheduleConfig, SCHEDULE_NEW, "trained_betas", [0.1, 0.2], "null"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -93,3 +94,97 @@ def test_commands_are_listed_and_guessed(capsys):
     shown = capsys.readouterr()
     assert "  work         works" in shown.out and shown.out.endswith("tool 1.2\n")
     assert shown.err == "tool: error: no command 'wrok'; did you mean work? allowed: work\n"
+
+
+def refused(words, *told):
+    with pytest.raises(UsageError) as error:
+        make().parse(list(map(str, words)))
+    message = str(error.value)
+    assert "\n" not in message and all(text in message for text in told), message
+
+
+def test_a_config_file_is_read_like_every_other_file(tmp_path):
+    path = tmp_path / "run.yaml"
+    for data in (b"\xef\xbb\xbfsize_px: 7\r\nfile_name: caf\xc3\xa9\r\n", b'{"size_px": 7}'):
+        path.write_bytes(data)
+        assert make().parse(["--config", str(path)]).size_px == 7
+    assert make().parse(["--config", str(path), "--size-px", "9"]).size_px == 9
+    long = "# " + "x" * 70 + "\n"
+    path.write_text("\n" + 100 * long)
+    assert make().parse(["--config", str(path)]).size_px == 512
+    path.write_text(100 * long + "size_px: 7\n")
+    assert make().parse(["--config", str(path)]).size_px == 7
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("size_px: 7".encode("utf-16"), "looks like UTF-16"),
+        (b"a: &a [x]\nb: [*a, *a]\n", "line 2: *a repeats"),
+        (b"size_px: " + b"[" * 5000, "nested deeper"),
+        (b"- 7\n", "must hold options"),
+        (b"7\n", "must hold options"),
+        (b"size_px: [\n", "not YAML"),
+        (b"size_px: " + b"9" * 5000, "digits"),
+        (b"size_px: x\n", "--size-px must be an integer, got 'x'"),
+        (b"size_px: {a: 1}\n", "--size-px must be an integer"),
+        (b"sise_px: 3\n", "sise_px"),
+        (b'file_name: "a\\0b"\n', "--file-name: a text holds a NUL"),
+        (b'file_name: ""\n', "--file-name must not be empty"),
+    ],
+)
+def test_a_config_file_that_cannot_be_used_is_named(tmp_path, data, told):
+    path = tmp_path / "run.yaml"
+    path.write_bytes(data)
+    named = () if b"file_name" in data else ("run.yaml",)
+    refused(["--config", path], *named, told)
+
+
+def test_what_is_no_file_is_no_config(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    refused(["--config", tmp_path / "pipe"], "a pipe, not a file")
+    refused(["--config", tmp_path], "a folder, not a file")
+    refused(["--config", ""], "an empty path")
+    refused(["--config", tmp_path / "none.yaml"], "none.yaml: no such file")
+    (tmp_path / "run.yaml").write_text("size_px: 7\n")
+    refused(["--config", tmp_path / "run.yaml", "--size-px", "x"], "--size-px must be an integer")
+
+
+def test_words_that_no_file_could_hold_are_refused_by_option():
+    refused(["--file-name", ""], "--file-name must not be empty")
+    refused(["--file-name", "caf\udce9.png"], "--file-name", r"'caf\udce9.png'")
+    refused(["--file-name", "a\0b"], "--file-name", "NUL", r"'a\x00b'")
+    refused(["--size-px", "9" * 5000], "--size-px")
+    refused(["--size-px", "[" * 5000], "")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            ValueError("tensor \x1b[31mred\x07\u202e\udce9 is missing"),
+            r"\x1b[31mred\x07\u202e\udce9",
+        ),
+        (OSError(2, "No such file", "a\nb\x1b"), r"a\nb\x1b: No such file"),
+        (UnicodeEncodeError("utf-8", "caf\udce9", 3, 4, "surrogates not allowed"), r"caf\udce9"),
+        (RecursionError("maximum recursion depth exceeded"), "nested too deeply"),
+    ],
+)
+def test_what_others_wrote_does_nothing_to_the_terminal(capsys, error, told):
+    assert failing(error).main(["work"]) in (1, 2)
+    shown = capsys.readouterr().err
+    assert told in shown and shown.count("\n") == 1 and "\x1b" not in shown
+    assert "surrogates" not in shown and "recursion" not in shown
+
+
+def test_long_values_lose_their_middle(capsys):
+    prompt = "a fox and " * 400
+    failing(ValueError(f"prompt {prompt!r} is too long; at most 9 words")).main(["work"])
+    shown = capsys.readouterr().err
+    assert len(shown) < 400 and "prompt 'a fox and" in shown and "...(" in shown
+    assert shown.endswith("is too long; at most 9 words\n")
+    failing(ValueError("x" * 5000 + ": no such file")).main(["work"])
+    shown = capsys.readouterr().err
+    assert len(shown) < 400 and shown.endswith("x: no such file\n")
+    failing(ValueError("word " * 5000 + "end")).main(["work"])
+    assert len(capsys.readouterr().err) < 4100

@@ -53,7 +53,7 @@ def test_a_process_that_is_lost_fails_its_style_only(tasks):
 def test_engines_and_jobs_that_do_not_exist_are_refused():
     with pytest.raises(ValueError, match="engine must be local or ray, got 'dask'"):
         check_engine("dask", 1)
-    with pytest.raises(ValueError, match="jobs must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="jobs must be an integer from 1 to 1024, got 0"):
         check_engine("local", 0)
 
 

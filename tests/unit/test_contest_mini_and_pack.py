@@ -87,11 +87,11 @@ def test_the_same_seed_draws_the_same_and_another_one_does_not(tmp_path):
 @pytest.mark.parametrize(
     "numbers, told",
     [
-        ({"styles": 99}, "styles must be in 1..6, got 99"),
-        ({"references": 0}, "references must be in 1.."),
-        ({"prompts": 1000}, "prompts must be in 1.."),
-        ({"size_px": 8}, "size_px must be in 16.."),
-        ({"seed": -1}, "seed must be in 0.."),
+        ({"styles": 99}, "styles must be an integer from 1 to 6, got 99"),
+        ({"references": 0}, "references must be an integer from 1 to "),
+        ({"prompts": 1000}, "prompts must be an integer from 1 to "),
+        ({"size_px": 8}, "size_px must be an integer from 16 to 1024"),
+        ({"seed": -1}, "seed must be an integer from 0"),
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_written(tmp_path, numbers, told):

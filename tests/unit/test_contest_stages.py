@@ -14,9 +14,9 @@ from jdreambooth.contest.execute import publish, run_style
 from jdreambooth.contest.manifest import Manifest, digest, key_of, read_manifest
 from jdreambooth.contest.mini import make_mini
 from jdreambooth.contest.options import keys_of
+from jdreambooth.contest.order import stages_of
 from jdreambooth.contest.plan import duration, make_plan, told
 from jdreambooth.contest.run import make_record, make_tasks
-from jdreambooth.contest.stages import stages_of
 from jdreambooth.contest.worker import Worker
 from jstyle.sd import image
 

@@ -119,5 +119,5 @@ def test_where_features_are_kept_is_told_and_written_beside_the_pictures_not_ins
 
 
 def test_a_batch_of_none_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="batch must be an integer from 1 to 1024, got 0"):
         stylize("no.png", "no.png", str(tmp_path / "out"), StyleConfig(), None, batch=0)

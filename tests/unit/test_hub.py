@@ -110,7 +110,7 @@ def test_an_index_of_shards_stands_for_the_weights(folder, variant):
 
 def test_configuration_that_is_not_json_is_named(folder):
     (folder / "unet/config.json").write_text("{,}")
-    with pytest.raises(HubError, match="unet/config.json: not a JSON file"):
+    with pytest.raises(HubError, match="unet/config.json: not JSON"):
         hub.read_config(folder, "unet")
 
 

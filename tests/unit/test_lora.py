@@ -333,7 +333,7 @@ def test_keys_that_are_left_over_are_an_error_that_names_them(sd, tmp_path):
 
 
 def test_a_file_that_is_missing_or_cut_short_is_refused(sd, tmp_path):
-    refused(sd, tmp_path / "nothing.safetensors", "No such file")
+    refused(sd, tmp_path / "nothing.safetensors", "no such file")
     refused(sd, tmp_path, "no LoRA in this folder; looked for pytorch_lora_weights.safetensors")
     save_lora(tmp_path / "whole.safetensors", sd, add_both(sd, "attention"))
     remove_both(sd)

@@ -53,7 +53,7 @@ def test_prompts_that_cannot_be_read_are_named(tmp_path):
     path = tmp_path / "p.json"
     with pytest.raises(PromptError, match="p.json: no such file"):
         read_prompts([str(path)])
-    for text, told in (("{", "not a JSON file"), ('{"0": 3}', "list of texts"), ("3", "list of")):
+    for text, told in (("{", "not JSON"), ('{"0": 3}', "list of texts"), ("3", "list of")):
         path.write_text(text)
         with pytest.raises(PromptError, match=f"p.json: .*{told}"):
             read_prompts([str(path)])
@@ -71,5 +71,5 @@ def test_identifiers_are_single_short_tokens_rarest_first():
         assert 3 <= len(word) <= 4
         ids = tokenizer([word])[0]
         assert ids[1] == token and ids[2] == tokenizer.end_id
-    with pytest.raises(ValueError, match="count must be at least 1"):
+    with pytest.raises(ValueError, match="count must be an integer from 1"):
         rare_identifiers(tokenizer, 0)

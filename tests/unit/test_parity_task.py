@@ -83,8 +83,8 @@ def test_a_task_is_read_as_it_was_written(model, tmp_path):
     ("options", "told"),
     [
         ({"size_px": 65}, "size_px must be a multiple of 32, got 65"),
-        ({"steps": 0}, "steps must be in 1..1000, got 0"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"steps": 0}, "steps must be an integer from 1 to 1000, got 0"),
+        ({"seed": -1}, "seed must be an integer from 0 to 18446744073709551615, got -1"),
         ({"rng": "dice"}, "rng must be one of numpy"),
         ({"stages": ("unet", "unnet")}, "got 'unnet'"),
         ({"dtype": "int8"}, "dtype must be float32 or float16, got 'int8'"),

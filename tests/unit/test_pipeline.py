@@ -163,8 +163,8 @@ def test_progress_counts_the_steps(sd):
         ({"width": 0}, "width must be a multiple of 32, got 0"),
         ({"prompt": []}, r"prompt must be text or a list of texts, got \[\]"),
         ({"prompt": [3]}, "prompt must be text"),
-        ({"num_steps": 0}, r"steps must be in 1\.\.1000, got 0"),
-        ({"num_steps": 1001}, r"steps must be in 1\.\.1000"),
+        ({"num_steps": 0}, "steps must be an integer from 1 to 1000, got 0"),
+        ({"num_steps": 1001}, "steps must be an integer from 1 to 1000"),
         ({"guidance": float("inf")}, "guidance must be a finite number, got inf"),
         ({"guidance": float("nan")}, "guidance must be a finite number"),
         ({"seed": -1}, "seed must be at least 0, got -1"),
@@ -228,7 +228,7 @@ def edit_json(path, **changes):
         ("unet", {"cross_attention_dim": 24}, ConfigError, "cross_attention_dim = 24"),
         ("unet", {"layers_per_block": 1}, WeightsError, "does not fit the model; .* unexpected"),
         ("vae", {"block_out_channels": [8, 16, 8]}, WeightsError, "wrong shape"),
-        ("text_encoder", {"num_hidden_layers": 4}, WeightsError, "16 missing: text_model.encoder"),
+        ("text_encoder", {"num_hidden_layers": 4}, WeightsError, "missing: text_model.encoder"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused_by_name(

@@ -18,6 +18,7 @@ from jstyle.sd.schedule import (
     target,
     timesteps,
     x0_and_eps,
+    zero_terminal_snr,
 )
 from jstyle.sd.startup import jt
 from tests.tolerances import assert_close
@@ -38,6 +39,36 @@ def test_abar_by_hand():
     expected = [0.99, 0.99 * 0.96, 0.99 * 0.96 * 0.91]
     np.testing.assert_allclose(alphas_cumprod(cfg), expected, rtol=1e-14)
     assert Schedule(ScheduleConfig(**SD)).abar_at(0) == pytest.approx(1 - 0.00085, abs=1e-15)
+
+
+def test_zero_terminal_snr_by_hand():
+    # sqrt(abar) = 0.9, 0.6, 0.3 less 0.3 is 0.6, 0.3, 0; times 1.5 the first is 0.9 again
+    moved = zero_terminal_snr(np.array([0.81, 0.36, 0.09]))
+    np.testing.assert_allclose(moved, [0.81, 0.2025, 0.0], rtol=1e-14)
+
+
+def test_pure_noise_cannot_be_left_by_predicting_noise():
+    def of(kind, spacing):
+        return Schedule(
+            ScheduleConfig(
+                **SD, prediction_type=kind, timestep_spacing=spacing, rescale_betas_zero_snr=True
+            )
+        )
+
+    with pytest.raises(ValueError, match="timestep 999 is pure noise"):
+        of("epsilon", "trailing").timesteps(5)
+    assert of("epsilon", "leading").timesteps(5)[0] == 800
+    v = of("v_prediction", "trailing")
+    z, out = gaussian(SHAPE, 1), gaussian(SHAPE, 2)
+    x0, eps = x0_and_eps(out, z, v.abar_at(v.timesteps(5)[0]), v.kind)
+    np.testing.assert_array_equal(x0, -out)
+    np.testing.assert_array_equal(eps, z)
+    with pytest.raises(ValueError, match="abar = 0"):
+        x0_and_eps(out, z, 0.0, PredictionType.EPSILON)
+    # upwards: the last step of an inversion ends in pure noise
+    np.testing.assert_allclose(
+        v.invert_step(out, z, 999, 5), x0_and_eps(out, z, v.abar_at(799), v.kind)[1], rtol=1e-6
+    )
 
 
 def test_timesteps_by_hand():

@@ -61,7 +61,7 @@ def test_what_archives_leave_behind_is_no_style(root):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"0": "Cat"', "invalid JSON"),
+        ('{"0": "Cat"', "not JSON"),
         ('["Cat"]', "must be an object"),
         ("{}", "must be an object"),
         ('{"a": "Cat"}', "keys must be whole numbers from 0 up, got 'a'"),

@@ -71,7 +71,7 @@ def test_a_faulty_submission_is_refused_with_all_its_problems(contest, tmp_path)
     with pytest.raises(ContestError) as caught:
         run.score(contest, tmp_path / "result", settings(tmp_path))
     assert "2 problems" in str(caught.value)
-    assert "wallet_.png: missing" in str(caught.value) and "Cat.png: is not" in str(caught.value)
+    assert "wallet_.png: missing" in str(caught.value) and "Cat.png: is empty" in str(caught.value)
 
 
 def test_a_reference_that_cannot_be_read_is_named(contest, tmp_path):

@@ -179,3 +179,23 @@ def test_use_restores_the_device_and_refuses_what_is_not_there():
     if not jt.has_cuda:
         with pytest.raises(ValueError, match="not available"), runtime.use("cuda"):
             pass
+
+
+def test_jittor_home_is_used_and_nothing_remembers_it(tmp_path):
+    before = os.environ.get("JITTOR_HOME") or str(Path.home())
+    code = "from jstyle.sd.startup import jt; print(jt.compiler.cache_path)"
+    found = run(code, HOME=str(tmp_path), JITTOR_HOME=before).stdout.split()[-1]
+    assert found.startswith(before)
+    assert not (tmp_path / ".cache" / "jittor" / "config.json").exists()
+
+
+def test_a_home_that_jittor_remembers_is_known(tmp_path, monkeypatch):
+    from jstyle.sd import toolchain
+
+    (tmp_path / ".cache" / "jittor").mkdir(parents=True)
+    (tmp_path / ".cache" / "jittor" / "config.json").write_text('{"JITTOR_HOME": "/elsewhere"}')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("JITTOR_HOME", raising=False)
+    assert str(toolchain.cache_root()) == "/elsewhere/.cache/jittor"
+    monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "own"))
+    assert toolchain.cache_root() == tmp_path / "own" / ".cache" / "jittor"

@@ -71,7 +71,7 @@ def test_presets_differ_as_published():
         ("inject", "no", "inject must be true or false, got 'no'"),
         ("feature_dtype", "bfloat16", "float32 or float16, got 'bfloat16'"),
         ("features", "ram", "auto, memory, disk or recompute, got 'ram'"),
-        ("size_px", 4, "size_px must be an integer of at least 8, got 4"),
+        ("size_px", 4, "size_px must be an integer from 8 to 8192, got 4"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_is_allowed(option, value, message):

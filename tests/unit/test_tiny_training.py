@@ -34,7 +34,9 @@ def test_a_matched_picture_has_the_colours_of_the_style_and_its_own_structure():
 def test_contents_read_their_own_style_and_all_others_read_themselves():
     rng = np.random.default_rng(1)
     q, k, v = (jt.array(rng.standard_normal((5, 4, 2, 3)).astype(np.float32)) for _ in range(3))
-    got_q, got_k, got_v = borrow_style(2)("site", q, k, v)  # rows: plain, two styles, two contents
+    got_q, got_k, got_v = borrow_style(2)(
+        lambda *qkv: qkv, q, k, v
+    )  # rows: plain, two styles, two contents
     assert np.array_equal(got_q.numpy()[:3], q.numpy()[:3])
     assert np.allclose(got_q.numpy()[3:], q.numpy()[3:] * PRESETS["paper"]["tau"])
     for got, given in ((got_k, k), (got_v, v)):

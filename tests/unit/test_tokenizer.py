@@ -137,6 +137,71 @@ def test_the_length_limit_comes_from_the_folder(folder):
         Tokenizer.from_folder(folder)
 
 
+def left_by_a_call(folder, tmp_path, **state):
+    """The folder as transformers saves it, with what callers leave in its tokenizer.json."""
+    from transformers import CLIPTokenizer
+
+    clip = CLIPTokenizer.from_pretrained(folder)
+    clip(["a star"], padding="max_length", truncation=True, max_length=77)
+    clip.save_pretrained(tmp_path / "used")
+    file = tmp_path / "used" / "tokenizer.json"
+    used = json.loads(file.read_text(encoding="utf-8"))
+    assert used["padding"]["strategy"] == {"Fixed": 77} and used["truncation"]["max_length"] == 77
+    used["model"]["dropout"] = 0.9
+    file.write_text(json.dumps(used | state), encoding="utf-8")
+    return tmp_path / "used"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {},
+        {"truncation": {"direction": "Left", "max_length": 4, "strategy": "LongestFirst",
+                        "stride": 0}},
+        {"padding": {"strategy": "BatchLongest", "direction": "Left", "pad_to_multiple_of": 8,
+                     "pad_id": 5, "pad_type_id": 0, "pad_token": "x"}},
+        {"post_processor": None},
+    ],
+)  # fmt: skip
+def test_what_earlier_calls_left_in_the_files_changes_nothing(folder, tokenizer, tmp_path, state):
+    used = left_by_a_call(folder, tmp_path, **state)
+    edit_json(used / "tokenizer_config.json", padding_side="left", truncation_side="left")
+    again = Tokenizer.from_folder(used)
+    assert np.array_equal(again(EDGE_PROMPTS), tokenizer(EDGE_PROMPTS))
+    assert again.tokens("a red star") == ["a</w>", "red</w>", "star</w>"]
+
+
+def test_a_used_tokenizer_is_put_at_rest(tokenizer):
+    from transformers import CLIPTokenizer
+
+    clip = CLIPTokenizer.from_pretrained(SHIPPED)
+    clip(["a star"], padding="max_length", truncation=True, max_length=9)
+    clip.backend_tokenizer.model.dropout = 0.9
+    assert np.array_equal(Tokenizer(clip)(EDGE_PROMPTS), tokenizer(EDGE_PROMPTS))
+
+
+@pytest.mark.parametrize("limit", [1e30, 512])
+def test_the_text_encoder_bounds_a_limit_that_is_too_high(folder, tokenizer, caplog, limit):
+    edit_json(folder / "tokenizer_config.json", model_max_length=limit)
+    bounded = Tokenizer.from_folder(folder, longest=77)
+    assert np.array_equal(bounded(["a star"]), tokenizer(["a star"]))
+    assert f"model_max_length = {limit:g}, but the text encoder takes 77 tokens" in caplog.text
+    edit_json(folder / "tokenizer_config.json", model_max_length=9)
+    assert Tokenizer.from_folder(folder, longest=77)(["a star"]).shape == (1, 9)
+
+
+@pytest.mark.parametrize("token, pad", [("<|endoftext|>", END), ("!", 0)])
+def test_another_padding_token_can_be_asked_for(folder, token, pad):
+    """As if the folder were of the other generation, "!" in a prompt included."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit_json(folder / name, pad_token="!" if pad else "<|endoftext|>")
+    chosen = Tokenizer.from_folder(folder, pad_token=token)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        edit_json(folder / name, pad_token=token)
+    assert np.array_equal(chosen(["a star!", ""]), Tokenizer.from_folder(folder)(["a star!", ""]))
+    assert chosen([""])[0].tolist() == [START, END] + [pad] * 75
+
+
 @pytest.mark.parametrize("name", ["vocab.json", "merges.txt"])
 def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()

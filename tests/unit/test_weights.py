@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import struct
+import time
 
 import numpy as np
 import pytest
@@ -169,12 +172,107 @@ def test_a_file_cut_short_says_how_much_is_there(tmp_path):
         {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
         {"dtype": "F32", "shape": [1], "data_offsets": [-4, 0]},
         {"dtype": "F32", "shape": [1]},
+        {"dtype": "F32", "shape": [1.0], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [-1, -1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": 1, "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 4, 8]},
+        {"dtype": ["F32"], "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1 << 62, 0], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1 << 70], "data_offsets": [0, 1 << 72]},
+        {"dtype": "F32", "shape": [True], "data_offsets": [0, 4]},
+        [],
+        "F32",
+        None,
     ],
 )
 def test_an_entry_that_contradicts_itself_is_refused(tmp_path, entry):
     path = write_raw(tmp_path / "w.safetensors", {"x": entry}, b"0000")
     with pytest.raises(WeightsError, match="damaged safetensors header"):
         read_safetensors(path)
+
+
+def test_tensors_that_share_bytes_are_refused(tmp_path):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = {"x": entry, "y": {**entry, "data_offsets": [4, 8]}, "z": entry}
+    with pytest.raises(WeightsError, match="x and z share bytes"):
+        read_safetensors(write_raw(tmp_path / "w.safetensors", header, b"00001111"))
+
+
+def test_a_header_is_bounded_before_it_is_taken_apart(tmp_path, monkeypatch):
+    entry = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    header = {f"x{i}": {**entry, "data_offsets": [4 * i, 4 * i + 4]} for i in range(3)}
+    path = write_raw(tmp_path / "w.safetensors", header, b"0" * 12)
+    monkeypatch.setenv("JSTYLE_MOST_TENSORS", "2")
+    with pytest.raises(WeightsError, match="3 tensors; at most 2 .*JSTYLE_MOST_TENSORS"):
+        read_safetensors(path)
+    monkeypatch.setenv("JSTYLE_MOST_TENSORS", "3")
+    assert len(read_safetensors(path)) == 3
+    monkeypatch.setenv("JSTYLE_MOST_TENSORS", "many")
+    with pytest.raises(ValueError, match="JSTYLE_MOST_TENSORS must be a whole number, got 'many'"):
+        read_safetensors(path)
+    monkeypatch.delenv("JSTYLE_MOST_TENSORS")
+    monkeypatch.setattr(weights, "LONGEST_HEADER", 50)
+    with pytest.raises(WeightsError, match="a header of .* bytes; at most 50"):
+        read_safetensors(path)
+
+
+def test_many_tensors_are_refused_quickly(tmp_path):
+    entry = '{"dtype":"F32","shape":[0],"data_offsets":[0,0]}'
+    text = ("{" + ",".join(f'"{i}":{entry}' for i in range(300_000)) + "}").encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    begun = time.monotonic()
+    with pytest.raises(WeightsError, match="300000 tensors; at most 20000"):
+        read_safetensors(path)
+    assert time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize("inner", ["[" * 5000 + "]" * 5000, "1e400", "NaN", r'"\ud800"'])
+def test_a_header_with_odd_json_is_refused_in_one_line(tmp_path, inner):
+    text = b'{"__metadata__": {"a": %s}}' % inner.encode()
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(struct.pack("<Q", len(text)) + text)
+    with pytest.raises(WeightsError, match=r"w\.safetensors: damaged safetensors header"):
+        read_safetensors(path)
+
+
+@pytest.mark.parametrize("metadata", [{"a": 3}, [], "text", {"a": {}}])
+def test_metadata_holds_texts(tmp_path, metadata):
+    path = write_raw(tmp_path / "w.safetensors", {"__metadata__": metadata}, b"")
+    with pytest.raises(WeightsError, match="__metadata__ must hold texts"):
+        weights.read_metadata(path)
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="a pipe, not a file"):
+        read_safetensors(tmp_path / "w.safetensors")
+    with pytest.raises(WeightsError, match="a device, not a file"):
+        read_safetensors("/dev/zero")
+    with pytest.raises(WeightsError, match="a folder, not a file"):
+        read_safetensors(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("places", "told"),
+    [
+        (["w.safetensors"], "weight_map must be an object"),
+        ({"a": 3}, "weight_map must be an object"),
+        (None, "weight_map must be an object"),
+        ({"a": "../w.safetensors"}, "'../w.safetensors' does not lie beside its index"),
+        ({"a": "/w.safetensors"}, "'/w.safetensors' does not lie beside"),
+        ({"a": ""}, "'' does not lie beside"),
+        ({"a": ".."}, "'..' does not lie beside"),
+        ({"a": "a\0b"}, "NUL"),
+    ],
+)
+def test_an_index_names_files_beside_it(tmp_path, places, told):
+    save_file(make_values(), tmp_path / "w.safetensors")
+    (tmp_path / "folder").mkdir()
+    index = tmp_path / "folder" / "w.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(WeightsError, match=r"index\.json.*" + re.escape(told)):
+        read_weights(index)
 
 
 def make_shards(folder):
@@ -202,7 +300,7 @@ def test_a_lost_shard_and_a_wrong_index_are_named(tmp_path):
     with pytest.raises(WeightsError, match=r"c\.bias \(in w-00001"):
         read_weights(index)
     (tmp_path / "w-00002-of-00002.safetensors").unlink()
-    with pytest.raises(WeightsError, match="w-00002-of-00002.safetensors: cannot be read"):
+    with pytest.raises(WeightsError, match="w-00002-of-00002.safetensors: no such file"):
         read_weights(index)
     index.write_text("{}")
     with pytest.raises(WeightsError, match="not an index of shards"):

@@ -21,8 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ...sd.image import list_images
 from ...sd.kernels import softmax
+from ...sd.picture_files import list_images
 from ...sd.startup import jt
 from ...sd.targets import stylized_name
 from ...sd.torch_zip import read_tensors

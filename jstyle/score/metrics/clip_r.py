@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ...sd.files import InputError
+from ...sd.reading import read_lines
 from ..networks.clip import CLIP
 from .cosine import unit
 
@@ -34,15 +36,10 @@ class WordsError(ValueError):
 
 def read_words(path: Path | str) -> tuple[str, ...]:
     """One word or phrase per line -> lower case, trimmed, without empty lines and repetitions."""
-    path = Path(path)
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise WordsError(f"{path}: no such file (a list of words, one per line)") from None
-    except OSError as error:
-        raise WordsError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise WordsError(f"{path}: is not a text file (a list of words, one per line)") from None
+        lines = read_lines(path)
+    except InputError as error:
+        raise WordsError(f"{error} (a list of words, one per line)") from None
     words = tuple(dict.fromkeys(word for line in lines if (word := line.strip().lower())))
     if len(words) < TOP:  # with fewer every label would be a hit
         raise WordsError(f"{path}: {len(words)} words, at least {TOP} are needed, one per line")

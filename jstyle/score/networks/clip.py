@@ -13,8 +13,9 @@ import numpy as np
 
 from ...sd.clip import CLIPTextTransformer
 from ...sd.config import CLIPTextConfig
-from ...sd.config_json import ConfigError
+from ...sd.config_json import MOST, ConfigError
 from ...sd.layers import LayerNorm
+from ...sd.limits import is_whole
 from ...sd.startup import jt
 from ...sd.tokenizer import Tokenizer
 from ...sd.weights import Rule, StoredTensor, load_strict
@@ -49,8 +50,9 @@ class CLIPConfig:
             raise ConfigError(f"{where}: model_type = {kind!r} (supported: clip)")
         text, vision = _tower(values, "text", where), _tower(values, "vision", where)
         dim = values.get("projection_dim", 512)
-        if type(dim) is not int or dim < 1:
-            raise ConfigError(f"{where}: projection_dim = {dim!r} must be a whole number above 0")
+        if not is_whole(dim, 1, MOST["hidden_size"]):
+            told = f"must be a whole number above 0, at most {MOST['hidden_size']}"
+            raise ConfigError(f"{where}: projection_dim = {dim!r} {told}")
         return cls(
             CLIPTextConfig.from_json(text, f"{where}: text_config"),
             ViTConfig.from_json(vision, f"{where}: vision_config", ("clip_vision_model",)),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...sd.files import InputError, MissingFile
+from ...sd.reading import read_object
 from ...sd.torch_zip import read_tensors
 from ...sd.weights import WeightsError, read_weights
 
@@ -17,16 +18,11 @@ def read_json(folder: Path | str, name: str) -> dict:
     """The JSON object in a file of the folder. Raises WeightsError if there is none."""
     path = Path(folder) / name
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        return read_object(path)
+    except MissingFile:
         raise WeightsError(f"{path}: missing (the folder needs it beside the weights)") from None
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-        raise WeightsError(f"{path}: invalid JSON ({error})") from None
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
+    except InputError as error:
+        raise WeightsError(str(error)) from None
 
 
 def read_hub_weights(folder: Path | str) -> tuple[Mapping, Path]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ...sd import config_json
 from ...sd.clip import ACTIVATIONS
 from ...sd.config_json import ConfigError
 from ...sd.kernels import attend
@@ -51,6 +52,9 @@ RULES = (  # the hub's names on the left; transformers saves under them to this 
     Rule(r"\.(?:norm2|layernorm_after)\.", ".layer_norm2.", "DINOv2, ViT"),
 )
 CUBIC_A = -0.75  # PyTorch's choice of the free number in Keys' cubic convolution
+
+
+MOST = {**config_json.MOST, "image_size": 8192, "patch_size": 1024}
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,9 @@ class ViTConfig:
             value = getattr(self, field.name)
             if field.type == "int" and (isinstance(value, bool) or type(value) is not int):
                 raise ConfigError(f"{where}: {field.name} = {value!r} must be a whole number")
-            if field.type == "int" and value < 1:
-                raise ConfigError(f"{where}: {field.name} = {value!r} must be at least 1")
+            if field.type == "int" and not 1 <= value <= MOST[field.name]:
+                told = f"at least 1 and at most {MOST[field.name]}"
+                raise ConfigError(f"{where}: {field.name} = {value!r} must be {told}")
         if self.hidden_act not in ACTIVATIONS:
             known = " or ".join(ACTIVATIONS)
             raise ConfigError(f"{where}: hidden_act = {self.hidden_act!r} (supported: {known})")

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..schedule import Schedule, ddim_move
@@ -34,8 +35,9 @@ from . import (
 )
 from .base import Denoise, Noise, Run, Sampler, two_but_last
 from .levels import EXPONENTIAL, KARRAS, Level, Levels, Step
+from .own import Own, own
 
-__all__ = ["SAMPLERS", "Level", "Levels", "Plan", "Sampler", "Step", "plan"]
+__all__ = ["SAMPLERS", "Level", "Levels", "Own", "Plan", "Sampler", "Step", "own", "plan"]
 
 BOTH = (KARRAS, EXPONENTIAL)
 
@@ -50,7 +52,7 @@ SAMPLERS = {
     "heun": Sampler(
         heun.walk, levels.k_diffusion, "arXiv:2206.00364", 2, BOTH, evaluations=two_but_last
     ),
-    "lms": Sampler(lms.walk, levels.k_diffusion, "Adams-Bashforth", 4, BOTH),
+    "lms": Sampler(lms.walk, levels.k_diffusion, "Adams-Bashforth", 2, BOTH),
     "dpm2": Sampler(
         dpm2.walk, levels.k_diffusion_whole, "arXiv:2206.00927", 2, BOTH, evaluations=two_but_last
     ),
@@ -155,12 +157,18 @@ class Plan:
 
 
 def plan(
-    schedule: Schedule, name: str, num_steps: int, sigmas: str | None = None, eta: float = 0.0
+    schedule: Schedule,
+    name: str,
+    num_steps: int,
+    sigmas: str | None = None,
+    eta: float = 0.0,
+    spacing: str | None = None,
 ) -> Plan:
     """The walk of sampler `name` in num_steps steps over the levels of a schedule.
 
     sigmas: None for the model's own spacing, or "karras" or "exponential". eta: fresh noise per
-    step, 0 to 1, where the sampler has that freedom.
+    step, 0 to 1, where the sampler has that freedom. spacing: "leading", "trailing" or "linspace"
+    instead of the schedule's own.
     Raises ValueError in one line for what the sampler or the schedule does not admit.
     """
     if name not in SAMPLERS:
@@ -174,4 +182,7 @@ def plan(
     if eta and not sampler.uses_eta:
         able = ", ".join(other for other, row in SAMPLERS.items() if row.uses_eta)
         raise ValueError(f"sampler {name!r} has no eta, got {eta}; {able} has")
+    if spacing is not None:
+        schedule = copy(schedule)
+        schedule.config = replace(schedule.config, timestep_spacing=spacing)
     return Plan(name, sampler, sampler.levels(schedule, num_steps, sigmas), eta)

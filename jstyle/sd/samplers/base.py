@@ -34,7 +34,7 @@ class Sampler:
     walk: Walk
     levels: Callable[..., Levels]  # (schedule, num_steps, sigmas) -> Levels
     source: str
-    order: int  # of convergence that its paper claims, in the size of a step; stochastic: 0
+    order: int  # of convergence of a whole run, its first steps included; 0 for stochastic ones
     sigmas: tuple[str, ...] = ()  # noise levels that it admits besides the model's own
     stochastic: bool = False  # injects noise; with uses_eta only if eta > 0
     uses_eta: bool = False

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from ..limits import SAMPLING_STEPS, require_whole
 from ..rng import NUMPY, check_rng
 from . import SAMPLERS
 from .levels import EXPONENTIAL, KARRAS
-
-MOST_STEPS = 1000  # the training timesteps of Stable Diffusion
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,7 @@ class Sampling:
 
     def __post_init__(self):
         check_rng(self.rng)
-        if not 1 <= self.steps <= MOST_STEPS:
-            raise ValueError(f"steps must be in 1..{MOST_STEPS}, got {self.steps}")
+        require_whole("steps", self.steps, 1, SAMPLING_STEPS)
         if not math.isfinite(self.guidance):
             raise ValueError(f"guidance must be a finite number, got {self.guidance}")
         check_sampler(self.sampler, self.sigmas, self.eta)

@@ -3,7 +3,8 @@
 The first step is a pseudo improved Euler step instead of the paper's Runge-Kutta warm-up, which is
 what "skip_prk_steps" stands for in Stable Diffusion's files; later steps take as many of the last
 four eps as there are. Always eps is extrapolated, also for networks that predict v. (diffusers
-extrapolates v there and converts the sum, which is another method.)
+extrapolates v there and converts the sum, which is another method. Also its second evaluation is
+told the next timestep of the list, which "linspace" spacing puts elsewhere than where z stands.)
 """
 
 from __future__ import annotations

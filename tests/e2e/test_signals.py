@@ -1,0 +1,100 @@
+"""Signals that end a process in the middle of its work: in Python, in one long computation, while
+compilers run below it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+WORK = """
+import os, subprocess, sys, time
+from pathlib import Path
+from jstyle.sd import ending, files
+
+def compute():
+    from jstyle.sd.startup import jt
+    a = jt.random((700, 700))
+    x = jt.matmul(a, a) * 1e-3
+    x.sync()
+    for _ in range(4000):
+        x = jt.matmul(x, a) * 1e-3
+    print("go", flush=True)
+    x.sync()
+
+def wait_for_children():
+    script = "import subprocess; subprocess.run(['sleep', '300'])"
+    child = subprocess.Popen([sys.executable, "-c", script], start_new_session=True)
+    print("go", flush=True)
+    child.wait()
+
+def swallow():
+    print("go", flush=True)
+    while True:
+        try:
+            time.sleep(0.01)
+        except BaseException:
+            pass
+
+def main():
+    with files.atomic_write("result.txt") as part:
+        part.write_text("half")
+        globals()[sys.argv[1]]()
+    return 0
+
+if __name__ == "__main__":
+    ending.run_program("work", "work")
+"""
+
+
+def below(marker: str) -> list[int]:
+    """Processes that have the marker in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if marker.encode() in path.read_bytes() and path.parent.name != str(os.getpid()):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "work, times, group",
+    [("compute", 1, True), ("wait_for_children", 2, False), ("swallow", 2, True)],
+)
+def test_the_process_its_files_and_its_descendants_are_gone(tmp_path, work, times, group, number):
+    if work == "compute" and number != signal.SIGTERM:
+        pytest.skip("one number shows it")
+    (tmp_path / "work.py").write_text(WORK)
+    marker = f"SIGNALS_TEST={tmp_path}"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "SIGNALS_TEST": str(tmp_path)}
+    process = subprocess.Popen(
+        [sys.executable, "work.py", work],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == "go\n", process.stderr.read()
+    time.sleep(0.3)
+    asked = time.monotonic()
+    for _ in range(times):
+        (os.killpg if group else os.kill)(process.pid, number)
+        time.sleep(0.05)
+    _, errors = process.communicate(timeout=60)
+    assert time.monotonic() - asked < 3.5
+    assert process.returncode == 128 + number, errors
+    lines = [line for line in errors.splitlines() if line.startswith("work: error: ")]
+    assert len(lines) == 1 and lines[0].endswith("finished results stay")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".txt"] == []
+    assert below(marker) == []

@@ -97,10 +97,10 @@ def test_a_training_its_class_pictures_and_what_it_paints(runs, tmp_path):
 def test_pick_measures_the_same(runs):
     measures = []
     for device in ("cuda", "cpu"):
-        words = (runs / device, "--prompts", "a cup", "--draws", 1, "--device", device)
+        words = (runs / device, "--prompts", "a cup", "a tree", "--draws", 1, "--device", device)
         call("jdreambooth", "pick", *words, *SHORT)
         measures.append(json.loads((runs / device / "pick" / "pick.json").read_text()))
-    numbers = [[v for row in m["rows"] for v in row.values()] for m in measures]
+    numbers = [[v for row in m["measured"] for v in row.values()] for m in measures]
     for ours, theirs in zip(*numbers, strict=True):
         if isinstance(ours, float):
             assert ours == pytest.approx(theirs, rel=2e-2, abs=2e-3)

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 2.0  # seconds to unwind in; a worker process has less, so that it ends before its parent
+PATIENCE = 1.7  # seconds to unwind in; a worker process has less, so that it ends before its parent
 GRACE = 0.3  # seconds that descendants have to remove what is theirs
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -220,10 +220,11 @@ def end(code: int) -> NoReturn:
     for path in tuple(_unfinished):
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if _watchdog is not None:
-        _watchdog.start_no_more()  # Jittor's threads would go on to the next compiler
-    end_descendants()
     code = _flush(code)
+    if _watchdog is not None:
+        _watchdog.hush()  # threads that cannot start another compiler would tell of that
+        _watchdog.start_no_more()
+    end_descendants()
     os._exit(code if _asked is None else 128 + _asked)
 
 

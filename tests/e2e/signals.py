@@ -276,7 +276,7 @@ def examine(trial: Trial, found: Found, folder: Path) -> None:
         name = path.relative_to(folder)
         if name.parts[0] == "cache":
             continue
-        if path.name.startswith(".") or (name.parts[0] == "tmp" and len(name.parts) == 2):
+        if path.name.startswith(".jstyle-") or (name.parts[0] == "tmp" and len(name.parts) == 2):
             found.leftovers.append(f"{name}")
         elif path.is_file() and (fault := damage(path)):
             found.damaged.append(f"{name}: {fault}")
@@ -285,7 +285,11 @@ def examine(trial: Trial, found: Found, folder: Path) -> None:
 def shown(text: str) -> list[str]:
     """The lines on stderr that are neither bars nor what a first start is told."""
     lines = [line.split("\r")[-1].strip() for line in text.splitlines()]
-    return [line for line in lines if line and not re.search(r"\d+%\||^(jstyle|jdream\w+): ", line)]
+    return [
+        line
+        for line in lines
+        if line and not re.search(r"\d+%\||^(jstyle|jdream\w+): (?!error: )", line)
+    ]
 
 
 def below(marker: str) -> Iterator[tuple[int, str]]:

@@ -3,10 +3,11 @@
     python -m benchmarks.cuda_check [--model work/full] --out benchmarks/results
 
 Start-up: Jittor compiles its CUDA core and runs one operation. Parity: each work on the shipped
-small model on CUDA against the same on the CPU, and against PyTorch (on CUDA where PyTorch can, on
-the CPU otherwise). Speed: the works on CUDA against PyTorch on CUDA; with --model at full size too,
-and the UNet in half precision. What the time does not suffice for is reported as not measured.
-Exit code 0 when all that was measured agrees, 1 when something does not or there is no CUDA.
+small model on CUDA against the same on the CPU, and against PyTorch where it is installed (on CUDA
+where PyTorch can, on the CPU otherwise). Speed: the works on CUDA against PyTorch on CUDA; with
+--model at full size too, and the UNet in half precision. What the time does not suffice for is
+reported as not measured. Exit code 0 when all that was measured agrees, 1 when something does not
+or there is no CUDA.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 
 from benchmarks import machine, rows, run
 from benchmarks.works import Setting
-from jstyle.sd import toolchain
+from jstyle.sd.cuda import find_cuda
 from jstyle.sd.files import writable_folder, write_json
 
 SECONDS = 570.0
@@ -39,7 +40,7 @@ jt.flags.use_cuda = 1
 value = (jt.ones((64, 64)) @ jt.ones((64, 64))).sum().item()
 print(json.dumps({"seconds": import_seconds, "value": value}))
 """
-TORCH_HAS_CUDA = "import torch; print(int(torch.cuda.is_available()))"
+TORCH_HAS_CUDA = "import diffusers, torch; print(int(torch.cuda.is_available()))"
 
 
 class Check(NamedTuple):
@@ -61,11 +62,12 @@ class Findings:
 
 
 def plan(small: Setting, full: Setting | None, torch_device: str) -> Iterator[Check]:
-    """The checks, what matters most first."""
-    cpu = replace(small, device="cpu")
+    """The checks, what matters most first. torch_device: empty where PyTorch is missing."""
+    against = [("ours", replace(small, device="cpu"))]
+    if torch_device:
+        against.append(("torch", replace(small, device=torch_device)))
     for work in WORKS:
-        against = (("ours", cpu), ("torch", replace(small, device=torch_device)))
-        yield Check(f"small {work}", work, small, against)
+        yield Check(f"small {work}", work, small, tuple(against))
     for model, size in ((small, "small"), (full, "full")):
         if model is not None:
             half = replace(model, dtype="float16")
@@ -77,20 +79,31 @@ def plan(small: Setting, full: Setting | None, torch_device: str) -> Iterator[Ch
 
 
 def run_check(check: Check, folder: Path, deadline: float) -> dict:
-    """Times of every side and how far ours on CUDA is from the others. Raises TurnError."""
+    """Times of every side and how far ours on CUDA is from the others.
+
+    A side to compare with that fails is noted under "failed", and the others count all the same;
+    the check does not agree then. Raises TurnError if ours on CUDA fails, or the time is over.
+    """
     sides = {"ours cuda": ("ours", check.setting)}
     sides |= {f"{side} {s.device} {s.dtype}": (side, s) for side, s in check.against}
-    found, results = {"check": check.name, "sides": {}, "agreement": {}}, {}
+    found, results = {"check": check.name, "sides": {}, "agreement": {}, "failed": {}}, {}
     for name, (side, setting) in sides.items():
         path = folder / "result.npy"
         words = {"side": side, "work": check.work, "repeats": 5, "setting": asdict(setting)}
-        turn = run.take_turn(words | {"result": str(path)}, 2, max(1.0, deadline - monotonic()))
+        left = max(1.0, deadline - monotonic())
+        try:
+            turn = run.take_turn(words | {"result": str(path)}, 2, left)
+        except run.TurnError as error:
+            if not results or monotonic() >= deadline:
+                raise
+            found["failed"][name] = str(error)
+            continue
         results[name] = np.load(path)
         found["sides"][name] = turn | {"median": float(np.median(turn["times"]))}
     mine = results.pop("ours cuda")
     found["agreement"] = {name: rows.relative_l2(mine, other) for name, other in results.items()}
     limit = AGREEMENT[check.setting.dtype]
-    found["agrees"] = all(error <= limit for error in found["agreement"].values())
+    found["agrees"] = not found["failed"] and all(e <= limit for e in found["agreement"].values())
     return found
 
 
@@ -118,7 +131,8 @@ def run_all(checks: list[Check], deadline: float) -> Findings:
 def told(found: dict) -> str:
     times = ", ".join(f"{name} {1e3 * s['median']:.1f} ms" for name, s in found["sides"].items())
     errors = ", ".join(f"{error:.1e} to {name}" for name, error in found["agreement"].items())
-    return f"{found['check']}: {times}; {errors or 'nothing to compare with'}"
+    failed = "".join(f"; {name} failed: {why}" for name, why in found["failed"].items())
+    return f"{found['check']}: {times}; {errors or 'nothing to compare with'}{failed}"
 
 
 def _python(code: str, timeout: float) -> str:
@@ -131,10 +145,12 @@ def _python(code: str, timeout: float) -> str:
 
 
 def _torch_device() -> str:
+    """Where PyTorch is to be compared with; empty where it does not start."""
     try:
         return "cuda" if _python(TORCH_HAS_CUDA, 120.0) == "1" else "cpu"
-    except run.TurnError:
-        return "cpu"
+    except (run.TurnError, subprocess.TimeoutExpired) as error:
+        print(f"not compared with PyTorch: {str(error).splitlines()[-1]}")
+        return ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -145,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything")
     args = parser.parse_args(argv)
     deadline = monotonic() + args.seconds
-    cuda = toolchain.find_cuda()
+    cuda = find_cuda()
     if not cuda.usable:
         print(f"CUDA cannot be used here: {cuda.reason}")
         return 1

@@ -8,7 +8,6 @@ not whole.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,8 @@ import numpy as np
 from jstyle.sd import files
 from jstyle.sd.folders import remove_folder, whole_folder
 from jstyle.sd.reading import read_object
+
+from .steps import step_folders, step_name
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 
@@ -34,10 +35,6 @@ class State(NamedTuple):
     folder: Path
 
 
-def step_name(step: int) -> str:
-    return f"step-{step:06d}"
-
-
 def save_state(folder: Path, tensors: Mapping[str, np.ndarray], facts: dict, keep: int) -> Path:
     """Write a state to folder/step-XXXXXX, then remove all but the last `keep`.
 
@@ -52,7 +49,7 @@ def save_state(folder: Path, tensors: Mapping[str, np.ndarray], facts: dict, kee
         getters = {name: (lambda v=values: v) for name, values in tensors.items()}
         weights.write_safetensors(part / TENSORS, getters, shapes)
         files.write_json(part / FACTS, {**facts, "sha256": _hash(part / TENSORS)})
-    for old in _folders(folder)[:-keep]:
+    for old in [*step_folders(folder).values()][:-keep]:
         remove_folder(old)
     return target
 
@@ -74,17 +71,12 @@ def load_state(folder: Path) -> State:
 
 def newest_state(folder: Path) -> State | None:
     """The whole state with the most steps, or None."""
-    for path in reversed(_folders(folder)):
+    for path in reversed([*step_folders(folder).values()]):
         try:
             return load_state(path)
         except CheckpointError:
             continue
     return None
-
-
-def _folders(folder: Path) -> list[Path]:
-    found = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
-    return sorted(found, key=lambda path: int(path.name[5:]))
 
 
 def _hash(path: Path) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jstyle.sd import files, image, targets
 from jstyle.sd.noise import InjectedNoise, gaussian
+from jstyle.sd.progress import progress_of
 from jstyle.sd.schedule import add_noise
 
 from . import runs
@@ -56,7 +57,12 @@ def generate(
             for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
                 seed, text = recipe.seed + i, recipe.text(prompt)
                 pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
-                row = {"file": f"{name}.png", "prompt": prompt, "text": text, "seed": seed}
+                row: dict[str, Any] = {
+                    "file": f"{name}.png",
+                    "prompt": prompt,
+                    "text": text,
+                    "seed": seed,
+                }
                 image.save_png(folder / row["file"], pixels, {**about, **row})
                 rows.append(row)
                 paths.append(folder / row["file"])
@@ -80,7 +86,7 @@ def mean_picture(paths: list[Path], size_px: int) -> np.ndarray:
     return np.mean([image.load(path, size_px) for path in paths], axis=0, dtype=np.float32)
 
 
-def paint(sd: StableDiffusion, *how, advance: Callable[[], None] | None = None) -> np.ndarray:
+def paint(sd: StableDiffusion, *how: Any, advance: Callable[[], None] | None = None) -> np.ndarray:
     """`make_picture` as uint8 (S, S, 3)."""
     return image.to_uint8(make_picture(sd, *how, advance=advance))[0]
 
@@ -119,20 +125,3 @@ def make_picture(
     if advance is not None:
         how["evaluated"] = advance
     return sd.decode(last(sd.sample(z, context, recipe.steps, **how), z))
-
-
-class _Silent:
-    """A progress bar that nobody sees."""
-
-    def update(self) -> None:
-        pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error) -> None:
-        pass
-
-
-def progress_of(bar: Callable | None, total: int):
-    return _Silent() if bar is None else bar(total)

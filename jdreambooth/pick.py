@@ -16,14 +16,16 @@ import numpy as np
 
 from jstyle.sd import files, image
 from jstyle.sd.noise import gaussian
+from jstyle.sd.progress import progress_of
 from jstyle.sd.schedule import add_noise, target
 
 from . import measures, runs
 from .captions import STEM, subject
 from .contest.colours import hist
-from .generate import paint, progress_of
+from .generate import paint
 from .names import safe_names
 from .recipe import PLACE
+from .steps import step_name
 from .verdict import Measured, PickConfig, Verdict, judge
 
 if TYPE_CHECKING:
@@ -84,7 +86,7 @@ def pick(
             sd = None  # frees the one before
             sd = load(run, step or None)
             painted[step] = _paint_all(sd, run, texts, cfg, progress.update)
-            _save(folder / f"step-{step:06d}", painted[step], texts, cfg)
+            _save(folder / step_name(step), painted[step], texts, cfg)
         measured = measure(sd, run, paths, painted, texts, cfg, progress.update)
     verdict = judge(measured, cfg)
     record = {"config": asdict(cfg), "prompts": texts, "measured": [asdict(m) for m in measured]}

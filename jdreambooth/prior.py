@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jstyle.sd import files, image
 from jstyle.sd.picture_files import open_picture, pictures_in
 from jstyle.sd.pipeline import StableDiffusion
+from jstyle.sd.reading import parse_json
 
 from .generate import paint
 from .instances import readable_images
@@ -18,7 +18,7 @@ from .recipe import Recipe
 def make_class_images(
     sd: StableDiffusion,
     folder: str | Path,
-    prompts: list[str],
+    prompts: Sequence[str],
     count: int,
     size_px: int,
     recipe: Recipe,
@@ -51,10 +51,11 @@ def _pictures(folder: Path, skip_bad: bool) -> list[Path]:
     return readable_images(folder, skip_bad) if pictures_in(folder) else []
 
 
-def _caption(path: Path, prompts: list[str]) -> str:
+def _caption(path: Path, prompts: Sequence[str]) -> str:
     with open_picture(path) as picture:
         made = picture.info.get("jstyle")
-    prompt = json.loads(made)["prompt"] if made else prompts[0]
+    told = parse_json(made, path) if made else {"prompt": prompts[0]}
+    prompt = told.get("prompt") if isinstance(told, dict) else None
     if prompt not in prompts:
         raise ValueError(
             f"{path}: shows the class prompt {prompt!r}, not {' or '.join(map(repr, prompts))}; "

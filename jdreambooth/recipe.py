@@ -36,6 +36,8 @@ class Recipe(Sampling):
     def __post_init__(self):
         super().__post_init__()
         require_whole("seed", self.seed, 0, SEED)
+        if self.init is not None and not self.init.strip():
+            raise ValueError(f"init must be {AVERAGE} or an image file, got {self.init!r}")
         if not 0 < self.strength <= 1:
             raise ValueError(f"strength must be above 0 and at most 1, got {self.strength}")
         if PLACE not in self.template:

@@ -5,7 +5,6 @@ Reads only, and loads no network before it is asked to.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from jstyle.sd.files import InputError, MissingFile
 from jstyle.sd.reading import read_object
 
 from .config import TrainConfig
+from .steps import step_folders
 from .trainables import find_trainable
 
 if TYPE_CHECKING:
@@ -63,16 +63,12 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder")
-    config, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
+    values, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
     try:
-        config = TrainConfig(**{**config, "out": str(folder), "resume": None})
+        config = TrainConfig(**{**values, "out": str(folder), "resume": None})
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder / CONFIG}: not the configuration of a run ({error})") from None
-    found = {}
-    for path in folder.glob("step-*"):
-        if re.fullmatch(r"step-\d+", path.name) and path.is_dir():
-            found[int(path.name[5:])] = path
-    return Run(folder, config, captions, dict(sorted(found.items())))
+    return Run(folder, config, captions, step_folders(folder))
 
 
 def _read_json(path: Path) -> dict:

@@ -6,7 +6,7 @@ RUN/samples/grid.png                    rows: prompts; columns: steps
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from jstyle.sd import files, image
 from .generate import paint
 from .names import safe_names
 from .recipe import Recipe
+from .steps import step_folders, step_name
 
 if TYPE_CHECKING:
     from jstyle.sd.pipeline import StableDiffusion
@@ -29,7 +30,9 @@ class Sampler:
     """`sampler(step, sd)` draws the prompts with the model as it is. Noise depends on the recipe's
     seed alone, so that pictures of different steps differ by the training and nothing else."""
 
-    def __init__(self, run: str | Path, prompts: list[str], recipe: Recipe, size_px: int | None):
+    def __init__(
+        self, run: str | Path, prompts: Sequence[str], recipe: Recipe, size_px: int | None
+    ):
         """size_px: None for the model's size. Raises ValueError without prompts."""
         if not prompts:
             raise ValueError("samples need at least one prompt")
@@ -38,7 +41,7 @@ class Sampler:
 
     def __call__(self, step: int, sd: StableDiffusion) -> Path:
         """Returns the folder of the step's pictures."""
-        folder = files.writable_folder(self.folder / f"step-{step:06d}")
+        folder = files.writable_folder(self.folder / step_name(step))
         size = self.size_px or sd.picture_size
         for i, (prompt, name) in enumerate(self._named()):
             pixels = paint(sd, self.recipe.text(prompt), self.recipe.seed + i, self.recipe, size)
@@ -51,15 +54,11 @@ class Sampler:
 
     def write_grid(self) -> Path | None:
         """Put all that was drawn, also before an interruption, into one labelled picture."""
-        steps = sorted(
-            (int(path.name[5:]), path)
-            for path in self.folder.glob("step-*")
-            if re.fullmatch(r"step-\d+", path.name)
-        )
-        rows = [[_read(f / f"{name}.png") for _, f in steps] for _, name in self._named()]
+        steps = step_folders(self.folder)
+        rows = [[_read(f / f"{name}.png") for f in steps.values()] for _, name in self._named()]
         if not any(cell is not None for row in rows for cell in row):
             return None
-        labels = [f"step {step}" for step, _ in steps]
+        labels = [f"step {step}" for step in steps]
         whole = image.grid(rows, labels, self.prompts)
         image.save_png(self.folder / GRID, np.asarray(whole))
         return self.folder / GRID

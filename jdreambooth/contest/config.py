@@ -75,7 +75,8 @@ class ContestConfig:
         """With paths that are relative to this file taken from its folder."""
         for section, name in (("train", "captions"), ("train", "class_dir"), ("generate", "init")):
             path = (sections[section] or {}).get(name)
-            if isinstance(path, str) and path not in (AVERAGE, *CAPTION_SOURCES):
+            words = ("", AVERAGE, *CAPTION_SOURCES)  # the empty text is refused where it is checked
+            if isinstance(path, str) and path.strip() not in words:
                 sections[section] = {**sections[section], name: str(self.folder / path)}
         return sections
 
@@ -104,8 +105,8 @@ def make_config(values: dict, where: str, folder: Path) -> ContestConfig:
         _check_wide(values)
         styles = _mapping("styles", values.get("styles"))
         for where_in, given in (("defaults", values.get("defaults")), *styles.items()):
-            given = _mapping(where_in, given)
             called = where_in if where_in == "defaults" else f"style {where_in}"
+            given = _mapping(called, given)
             wrong = {name: options.NOT_HERE[name] for name in WIDE}
             options.require_known(given, list(SECTIONS), called, wrong)
             for section, value in given.items():

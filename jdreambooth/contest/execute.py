@@ -16,7 +16,8 @@ from jstyle.sd.folders import remove_folder
 
 from .. import runs
 from .folders import locked
-from .stages import Stage, stages_of
+from .order import stages_of
+from .stages import Stage
 from .task import Task
 from .worker import Worker
 

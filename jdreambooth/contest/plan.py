@@ -13,7 +13,8 @@ from jstyle.sd.console import count
 
 from .folders import PRIOR, STYLES
 from .manifest import FILE, Manifest, changes, key_of, read_manifest
-from .stages import Stage, stages_of
+from .order import stages_of
+from .stages import Stage
 from .task import Setup, Task
 
 CHANGES_TOLD = 3
@@ -135,7 +136,7 @@ def _manifests(folder: Path) -> Iterable[Manifest]:
                 yield found
 
 
-def told(plan: Plan, jobs: int = 1) -> str:
+def plan_text(plan: Plan, jobs: int = 1) -> str:
     """The plan as lines of text: what is to do, and an estimate."""
     lines = []
     for row in plan.todo:

@@ -14,7 +14,7 @@ from .config import ContestConfig
 from .engines import run_styles
 from .execute import Outcome, Tell
 from .folders import Out, Record, require_ours
-from .stages import stages_of
+from .order import stages_of
 from .task import Setup, Task
 
 

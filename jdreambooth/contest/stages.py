@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jstyle import __version__
 
@@ -26,7 +26,7 @@ class Stage:
     revision = 1  # to be raised when the same inputs give other outputs
     unit = "step"
 
-    def __init__(self, task: Task, earlier: dict[str, Stage]):
+    def __init__(self, task: Task, earlier: Mapping[str, Any]):
         self.task, self.earlier = task, earlier
         self._current: Manifest | None = None
 
@@ -111,23 +111,3 @@ class Stage:
     def _called(self, path: Path) -> str:
         inside = path.is_relative_to(self.folder)
         return path.relative_to(self.folder).as_posix() if inside else str(path.resolve())
-
-
-def stages_of(task: Task) -> list[Stage]:
-    """The stages of a style in their order; those that its options leave out are not there."""
-    from .paint import Generate, Refine
-    from .teach import Pick, Prior, Train
-
-    options, made = task.options, {}
-    wanted = {
-        "prior": options.train is not None and options.train.prior_weight > 0,
-        "train": options.train is not None,
-        "pick": options.pick is not None,
-        "generate": True,
-        "refine": options.refine is not None,
-    }
-    for kind in (Prior, Train, Pick, Generate, Refine):
-        if wanted[kind.name]:
-            needed = {name: made[name] for name in kind.needs if name in made}
-            made[kind.name] = kind(task, needed)
-    return list(made.values())

@@ -7,21 +7,27 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jstyle.sd.folders import remove_folder
 from jstyle.sd.picture_files import pictures_in
+from jstyle.sd.progress import Silent, progress_of
 
 from .. import runs
 from ..captions import make_captions
 from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
+from ..steps import step_folders, step_name
 from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from .worker import Worker
 
 log = logging.getLogger("jdreambooth")
 
@@ -86,12 +92,11 @@ class Prior(Stage):
         cfg = self.task.options.train
         return cfg.class_steps * (1 if cfg.class_guidance == 1 else 2)
 
-    def run(self, worker, bar: Callable | None = None) -> Manifest:
+    def run(self, worker: Worker, bar: Callable | None = None) -> Manifest:
         with locked(self.folder):  # another style may want the same ones
             return self.current() or super().run(worker, bar)
 
-    def make(self, worker, bar: Callable | None) -> dict:
-        from ..generate import progress_of
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..prior import make_class_images
 
         cfg, sd = self.task.options.train, worker.plain(self.task.setup)
@@ -120,7 +125,7 @@ class Train(Stage):
     @property
     def config(self) -> TrainConfig:
         """As `jdreambooth train` would be given it."""
-        places = {"instance_dir": str(self.task.style.references[0].parent)}
+        places: dict[str, Any] = {"instance_dir": str(self.task.style.references[0].parent)}
         if "prior" in self.earlier:
             places["class_dir"] = str(self.earlier["prior"].pictures)
         places |= {"out": str(self.folder), "device": self.task.setup.device, "resume": "auto"}
@@ -161,14 +166,13 @@ class Train(Stage):
         return cfg.accumulation * cfg.batch * (2 if cfg.prior_weight > 0 else 1)
 
     def units_done(self) -> int:
-        states = sorted((self.folder / CHECKPOINTS).glob("step-*"))
-        done = int(states[-1].name[5:]) if states else 0
+        done = max(step_folders(self.folder / CHECKPOINTS), default=0)
         return done * self._per_step()
 
     def repair(self, found: Manifest) -> None:
         remove_folder(self.folder)  # what is missing was passed long ago
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         try:
             report = self._train(worker, bar)
         except CheckpointError as error:  # left by a run from other places, with other folders
@@ -189,10 +193,10 @@ class Train(Stage):
         trainable = find_trainable(self.config.train)
         sd = worker.for_training(self.task.setup, trainable)
         try:
-            return Session(self.config, bar or _silent_bar, sd).run()
+            return Session(self.config, bar or Silent, sd).run()
         finally:
             if trainable.whole_model:
-                worker.spoil()
+                worker.forget_model()
             else:
                 worker.plain(self.task.setup)  # takes off what was trained
 
@@ -204,7 +208,7 @@ class Train(Stage):
 
     def result(self, step: int | None = None) -> dict[str, str]:
         """Name -> digest of the files saved at a count, or at all counts."""
-        saved = "step-" if step is None else f"step-{step:06d}/"
+        saved = "step-" if step is None else f"{step_name(step)}/"
         found = self.current().outputs
         return {name: value for name, value in found.items() if name.startswith(saved)}
 
@@ -236,14 +240,14 @@ class Pick(Stage):
         }
 
     def count(self) -> tuple[int, str]:
-        counts = 1 + len(self.task.options.train.save_at)
+        counts = 1 + len(self.task.options.train.save_steps)
         return counts * len(self.texts()) * self.task.options.pick.seeds, self.unit
 
     def units(self) -> int:
         cfg = self.task.options.pick
         return self.count()[0] * (cfg.steps * (1 if cfg.guidance == 1 else 2) + cfg.draws)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..pick import pick
 
         run, setup = self.earlier["train"].folder, self.task.setup
@@ -252,7 +256,7 @@ class Pick(Stage):
         done = pick(run, self.texts(), cfg, setup.device, bar, self.folder, load)
         step, note = done.verdict.step, done.verdict.note
         if step is None:  # all have collapsed: the least trained one is the least bad
-            step = self.task.options.train.save_at[0]
+            step = self.task.options.train.save_steps[0]
         return {"step": step, "recommended": done.verdict.step, "note": note}
 
     def outputs(self) -> list[Path]:
@@ -263,9 +267,3 @@ class Pick(Stage):
 
 def _names(outputs: dict[str, str]) -> dict[str, str]:
     return {Path(name).name: value for name, value in outputs.items()}
-
-
-def _silent_bar(total: int):
-    from tqdm import tqdm
-
-    return tqdm(total=total, disable=True)

@@ -23,6 +23,7 @@ from pathlib import Path
 from .. import __version__
 from ..machine import free_disk_bytes, free_memory_bytes
 from ..sd import hub, toolchain
+from ..sd.cuda import find_cuda
 from ..sd.toolchain import cache_root, is_compiled
 
 OK, SLOW, FAIL = "ok", "slow", "FAIL"
@@ -168,13 +169,13 @@ def _compile_something(compiler: str) -> None:
 
 
 def _cuda() -> Check:
-    cuda = toolchain.find_cuda()
+    cuda = find_cuda()
     if cuda.usable:
         return Check("cuda", OK, f"CUDA {cuda.version} ({cuda.nvcc}), used")
     found = f"not used: {cuda.reason}; everything runs on the CPU"
     if cuda.nvcc:
         found = f"{cuda.nvcc} is {found}"
-    return Check("cuda", OK, found)
+    return Check("cuda", SLOW if cuda.devices else OK, found, cuda.mend)
 
 
 def _onednn() -> Check:

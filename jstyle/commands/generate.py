@@ -54,13 +54,15 @@ def generate(
         started = stack.enter_context(start(found, device, tell))
         from ..sd import runtime
 
-        own, how = how.sampler is None, started.sd.resolved(how)
         plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
-        if own and how.sampler != "ddim":
-            tell(f"sampler {how.sampler}, as the model's scheduler file says")
+        if how.sampler is None and plan.name != "ddim":
+            notes = "".join(f"; {note}" for note in started.sd.own_sampler.notes)
+            tell(f"sampler {plan.name}, as the model's scheduler file says{notes}")
         words = {"negative": negative, "height": height, "width": width}
         options = {**how.told(), **words, "num_steps": how.steps}
         del options["steps"]
+        resolved = started.sd.resolved(how)
+        named = {"sampler": resolved.sampler, "sigmas": resolved.sigmas}
         total = None if plan.evaluations is None else plan.evaluations * len(prompts)
         with bar(total) as progress:
             for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):
@@ -71,7 +73,7 @@ def generate(
                 pixels = image.to_uint8(result)[0]
                 record = {
                     "command": "generate",
-                    "config": {"prompt": prompt, "seed": seed + i, **options},
+                    "config": {"prompt": prompt, "seed": seed + i, **options, **named},
                     "model": found.facts,
                     "device": started.device,
                     "versions": runtime.versions(),

@@ -18,7 +18,7 @@ from typing import BinaryIO
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ..sd.files import atomic_write, write_json
+from ..sd.files import InputError, atomic_write, require_file, write_json
 from .task import FORMAT, VERSION, ParityError, Task, read_json, read_task
 
 HEADER_BYTES = 1 << 20  # reserved, since the header stands before the data and is known after it
@@ -47,7 +47,7 @@ class Recorder:
     def put(self, name: str, values: np.ndarray) -> None:
         self._stream.put(name, values)
 
-    def finish(self, **facts) -> None:
+    def finish(self, **facts: object) -> None:
         """Write index.json, with which the recording is complete."""
         index = {"format": FORMAT, "version": VERSION, **facts, "peak_mib": peak_mib()}
         write_json(self.folder / "index.json", {**index, "stages": self.stages})
@@ -63,7 +63,7 @@ class _Stream:
 
     def put(self, name: str, values: np.ndarray) -> None:
         values = np.ascontiguousarray(values, np.float32)
-        bytes_ = memoryview(values).cast("B")
+        bytes_ = values.data.cast("B")
         key = values.shape, hashlib.blake2b(bytes_, digest_size=16).digest()
         stored = self.known.setdefault(key, name)
         self.entries.append([name, stored])
@@ -91,7 +91,8 @@ class Recording:
         self.index = read_json(self.folder / "index.json")
         self.task: Task
         self.task, self.inputs = read_task(self.folder)
-        lost = [s for s in self.task.stages if s not in self.index.get("stages", {})]
+        stages = self.index.get("stages")
+        lost = [s for s in self.task.stages if s not in (stages if _is_index(stages) else ())]
         if lost:
             raise ParityError(f"{self.folder}: the stage {lost[0]} was not recorded")
 
@@ -112,11 +113,24 @@ class Recording:
         """Yield get_tensor(name in the file) -> array. Raises ParityError for a damaged file."""
         path = self.folder / self.index["stages"][stage]["file"]
         try:
-            file = safe_open(path, "np")
-        except (OSError, SafetensorError) as error:
+            file = safe_open(require_file(path), "np")
+        except (InputError, OSError, SafetensorError) as error:
             raise ParityError(f"{path}: cannot be read ({error})") from None
         with file:
             yield file.get_tensor
+
+
+def _is_index(stages: object) -> bool:
+    """Every stage has a file in the recording's own folder, seconds, and pairs of names."""
+    return isinstance(stages, dict) and all(
+        isinstance(stage, dict)
+        and isinstance(stage.get("file"), str)
+        and Path(stage["file"]).name == stage["file"]
+        and isinstance(stage.get("seconds"), (int, float))
+        and isinstance(stage.get("entries"), list)
+        and all(isinstance(pair, list) and len(pair) == 2 for pair in stage["entries"])
+        for stage in stages.values()
+    )
 
 
 def peak_mib() -> int:

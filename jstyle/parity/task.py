@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from ..sd.files import InputError, MissingFile, atomic_write, write_json
+from ..sd.files import InputError, MissingFile, atomic_write, require_file, write_json
 from ..sd.noise import gaussian
 from ..sd.reading import read_object
 
@@ -78,7 +78,9 @@ def read_task(folder: Path) -> tuple[Task, dict[str, np.ndarray]]:
     except (TypeError, ValueError) as error:
         raise ParityError(f"{folder / 'task.json'}: not a task ({error})") from None
     try:
-        return task, load_file(folder / "inputs.safetensors")
+        return task, load_file(require_file(folder / "inputs.safetensors"))
+    except InputError as error:
+        raise ParityError(str(error)) from None
     except (OSError, SafetensorError) as error:
         raise ParityError(f"{folder / 'inputs.safetensors'}: cannot be read ({error})") from None
 
@@ -104,7 +106,7 @@ def check_stages(names: Sequence[str]) -> tuple[str, ...]:
     wrong = [name for name in names if name not in STAGES]
     if wrong or not names:
         found = repr(wrong[0]) if wrong else "none"
-        raise ValueError(f"stages must be some of {', '.join(STAGES)}, got {found}")
+        raise ValueError(f"stages (--only) must be some of {', '.join(STAGES)}, got {found}")
     return tuple(name for name in STAGES if name in names)
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from ..sd.files import writable_folder
+from ..sd.progress import progress_of
 from .cache import FeatureCache
 from .layout import Contest, check_result, raise_problems
 from .scorers import SCORERS, WORDS, Metric, Pictures, Scores
@@ -75,7 +76,7 @@ def score(
     networks = any(SCORERS[one.name].needs for one in ready)
     device = on_device(settings.device) if networks else nullcontext()
     with device, _progress(bar, ready, pictures) as progress:
-        pictures.done = progress.update if progress is not None else pictures.done
+        pictures.done = progress.update
         for one in ready:
             found[one.name] = compute(one, settings.corrected, pictures)
     return report(contest, settings, found, missing)
@@ -145,7 +146,6 @@ def on_device(device: str) -> AbstractContextManager:
 
 
 def _progress(bar: Callable | None, ready: Sequence[Ready], pictures: Pictures):
-    if bar is None:
-        return nullcontext()
     generated, references = len(pictures.all_generated), len(pictures.all_references)
-    return bar(sum(generated + references * SCORERS[one.name].references for one in ready))
+    total = sum(generated + references * SCORERS[one.name].references for one in ready)
+    return progress_of(bar, total)

@@ -92,7 +92,7 @@ def config_file(folder: Path, component: str) -> Path:
 def read_config(folder: Path, component: str) -> dict:
     """The parsed configuration of a component. Raises HubError if it is no JSON object."""
     try:
-        return read_object(config_file(folder, component))
+        return read_object(config_file(folder, component), infinite=True)
     except InputError as error:
         raise HubError(str(error)) from None
 
@@ -155,7 +155,8 @@ def _fetch(repository: str, variant: str | None) -> Path:
         if status is not None:
             raise HubError(known.get(status, f"the hub answers {status}")) from error
         lines = str(cause).splitlines() or [type(cause).__name__]
-        raise HubError(f"cannot be reached ({lines[0][:160]})") from error
+        reason = re.sub(r"\[Errno -?\d+\] ", "", lines[0])
+        raise HubError(f"cannot be reached ({reason[:160]})") from error
 
 
 def patterns(variant: str | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -24,6 +25,7 @@ from .files import atomic_write, write_json
 from .noise import InjectedNoise, gaussian
 from .rng import NUMPY
 from .samplers.options import Sampling
+from .samplers.own import Own, own
 from .schedule import Schedule
 from .sizes import require_sizes
 from .startup import jt
@@ -33,7 +35,9 @@ from .vae import AutoencoderKL
 
 log = logging.getLogger("jstyle")
 
-PARTS = {  # component -> how to read its configuration, the module it describes
+PARTS: dict[
+    str, tuple[Any, Any]
+] = {  # component -> how to read its configuration, the module it describes
     "unet": (UNetConfig, UNet2DConditionModel),
     "vae": (VAEConfig, AutoencoderKL),
     "text_encoder": (CLIPTextConfig, CLIPTextModel),
@@ -64,10 +68,10 @@ class StableDiffusion:
         schedule: Schedule,
         name: str = "model",
         tokenizer_folder: Path | None = None,
-        own_sampler: tuple[str, str | None] = ("ddim", None),
+        own_sampler: Own | None = None,
     ):
         """tokenizer_folder: where `save_pretrained` copies the tokenizer's files from.
-        own_sampler: the sampler and sigmas that the model's scheduler file asks for.
+        own_sampler: what the model's scheduler file asks for; None: DDIM.
 
         Raises ConfigError if the parts do not fit together.
         """
@@ -79,7 +83,8 @@ class StableDiffusion:
             )
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.schedule, self.name = tokenizer, schedule, name
-        self.tokenizer_folder, self.own_sampler = tokenizer_folder, own_sampler
+        self.tokenizer_folder = tokenizer_folder
+        self.own_sampler = own_sampler or own(schedule.config.to_json())
 
     @classmethod
     def from_pretrained(
@@ -96,10 +101,9 @@ class StableDiffusion:
             part: config.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
             for part, (config, _) in PARTS.items()
         }
-        scheduler = hub.config_file(folder, "scheduler")
-        schedule = Schedule(
-            ScheduleConfig.from_json(hub.read_config(folder, "scheduler"), scheduler)
-        )
+        scheduler = hub.read_config(folder, "scheduler")
+        where = hub.config_file(folder, "scheduler")
+        schedule = Schedule(ScheduleConfig.from_json(scheduler, where))
         check_together(*configs.values())
         stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
         longest = configs["text_encoder"].max_position_embeddings
@@ -119,6 +123,7 @@ class StableDiffusion:
             schedule=schedule,
             name=str(source),
             tokenizer_folder=folder / "tokenizer",
+            own_sampler=own(scheduler),
         )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> None:
@@ -181,7 +186,12 @@ class StableDiffusion:
             return mean * self.vae.config.scaling_factor
 
     def decode(self, z: jt.Var) -> jt.Var:
-        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1]."""
+        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1].
+
+        Raises ValueError for latents that are not finite: clipping would make a colour of NaN.
+        """
+        if not np.isfinite(z.numpy()).all():
+            raise ValueError("the latents hold values that are not finite (NaN or infinity)")
         with jt.no_grad():
             return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
 
@@ -196,17 +206,19 @@ class StableDiffusion:
 
         Raises ValueError for what the sampler or the schedule does not admit.
         """
+        spacing = None
         if sampler is None:
-            sampler, own = self.own_sampler
-            sigmas = own if sigmas is None else sigmas
-        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta)
+            sampler, own_sigmas, spacing, _ = self.own_sampler
+            sigmas = own_sigmas if sigmas is None else sigmas
+        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta, spacing)
 
     def resolved(self, how: Sampling) -> Sampling:
-        """`how` with the sampler named, where it left that to the model."""
+        """`how` with the sampler named, where it left that to the model: for records."""
         if how.sampler is not None:
             return how
-        sampler, sigmas = self.own_sampler
-        return replace(how, sampler=sampler, sigmas=how.sigmas or sigmas)
+        return replace(
+            how, sampler=self.own_sampler.sampler, sigmas=how.sigmas or self.own_sampler.sigmas
+        )
 
     def sample(
         self,

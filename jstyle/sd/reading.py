@@ -17,9 +17,11 @@ from typing import Any
 
 from .files import InputError, require_file
 
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)  # and texts, in which they are none
 LARGEST = 1 << 28  # bytes of a text file
 LARGEST_YAML = 1 << 20  # 28 styles with every option take a hundredth of it
 DEEPEST = 64  # lists and objects inside each other
+TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null"))
 MARKS = {  # the longer one first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -79,40 +81,61 @@ def _guess(data: bytes) -> str:
     return "GBK" if paired else "Latin-1 or Windows-1252"
 
 
-def read_json(path: str | os.PathLike, hook: Callable | None = None) -> Any:
-    """The value in a JSON file. hook: json's object_pairs_hook. Raises like read_text, parse_json.
+def read_json(path: str | os.PathLike, hook: Callable | None = None, infinite: bool = False) -> Any:
+    """The value in a JSON file; hook and infinite as for parse_json.
 
     Raises InputError, MissingFile where there is no such file.
     """
-    return parse_json(read_text(path), path, hook)
+    return parse_json(read_text(path), path, hook, infinite)
 
 
-def read_object(path: str | os.PathLike) -> dict:
+def read_object(path: str | os.PathLike, infinite: bool = False) -> dict:
     """The object in a JSON file. Raises InputError also when it holds something else."""
-    found = read_json(path)
+    found = read_json(path, infinite=infinite)
     if not isinstance(found, dict):
         raise InputError(f"{path}: must hold an object, got {kind_of(found)}")
     return found
 
 
-def parse_json(text: str | bytes, where: object, hook: Callable | None = None) -> Any:
-    """The value in JSON text. `where` names it in errors.
+def parse_json(
+    text: str | bytes, where: object, hook: Callable | None = None, infinite: bool = False
+) -> Any:
+    """The value in JSON text. `where` names it in errors. hook: json's object_pairs_hook. infinite:
+    take Infinity, -Infinity and NaN, which diffusers writes into configurations.
 
     Raises InputError for what is no JSON, is nested deeper than DEEPEST, or holds NaN, Infinity,
     a number beyond float64, a NUL character or half a surrogate pair.
     """
     if isinstance(text, bytes):
         text = decode(text, where)
+    if _depth(text) > DEEPEST:
+        raise InputError(f"{where}: nested deeper than {DEEPEST} levels")
     try:
         found = json.loads(
-            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=hook
+            text,
+            parse_constant=float if infinite else _no_constant,
+            parse_float=_finite,
+            object_pairs_hook=hook,
         )
-    except RecursionError:
-        raise InputError(f"{where}: nested deeper than {DEEPEST} levels") from None
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
-    _require_plain(found, where)
+    require_plain(found, where)
     return found
+
+
+def _depth(text: str) -> int:
+    """How deep brackets stand inside each other; no further than one level past DEEPEST."""
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return 0
+    depth = 0
+    for found in _BRACKETS.finditer(text):
+        if found[0] in "[{":
+            depth += 1
+        elif found[0] in "]}":
+            depth -= 1
+        if depth > DEEPEST:
+            break
+    return depth
 
 
 def _no_constant(name: str):
@@ -126,10 +149,10 @@ def _finite(text: str) -> float:
     return value
 
 
-def _require_plain(found: Any, where: object) -> None:
-    """Walks without recursion, so that depth cannot hurt."""
+def require_plain(found: Any, where: object) -> None:
+    """Raise InputError for texts that no file holds; level by level, without recursion."""
     level = [found]
-    for _ in range(DEEPEST + 1):
+    while level:
         below = []
         for value in level:
             if isinstance(value, str):
@@ -139,10 +162,7 @@ def _require_plain(found: Any, where: object) -> None:
                 below += value.values()
             elif isinstance(value, (list, tuple)):
                 below += value
-        if not below:
-            return
         level = below
-    raise InputError(f"{where}: nested deeper than {DEEPEST} levels")
 
 
 def require_unicode(text: str, where: object) -> None:
@@ -182,6 +202,8 @@ def require_yaml(text: str, where: object) -> None:
             line = f"{where}, line {event.start_mark.line + 1}"
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(f"{line}: *{event.anchor} repeats a value; write it out instead")
+            if getattr(event, "tag", None) not in (None, *TAGS):
+                raise InputError(f"{line}: the tag {event.tag} is not taken; write the value alone")
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
@@ -190,3 +212,11 @@ def require_yaml(text: str, where: object) -> None:
                 raise InputError(f"{line}: nested deeper than {DEEPEST} levels")
     except yaml.YAMLError:
         return
+
+
+def yaml_fault(error: Exception) -> tuple[str, str]:
+    """Where a file is no YAML, as ", line 3" or "", and why."""
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None else f", line {mark.line + 1}"
+    reason = getattr(error, "problem", None) or " ".join(str(error).split())
+    return line, "a key must be a plain word" if "unhashable" in reason else reason

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
+from . import cuda
 from .startup import jt
 
 
@@ -28,13 +29,20 @@ def use(device: str) -> Iterator[str]:
     if device not in ("cpu", "cuda"):
         raise ValueError(f"device must be cpu, cuda or auto, got {device!r}")
     if device == "cuda" and not jt.has_cuda:
-        raise ValueError("device cuda is not available here (see `jstyle doctor`); use cpu")
+        raise ValueError(f"device cuda is not available here: {_why_no_cuda()}; use cpu")
     before = jt.flags.use_cuda
     jt.flags.use_cuda = int(device == "cuda")
     try:
         yield device
     finally:
         jt.flags.use_cuda = before
+
+
+def _why_no_cuda() -> str:
+    found = cuda.find_cuda()
+    if found.usable:
+        return "Jittor was started without it, by nvcc_path in the environment"
+    return f"{found.reason} (see `jstyle doctor`)"
 
 
 def device() -> str:

@@ -26,8 +26,9 @@ import ssl
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
-from . import ending, toolchain
+from . import cuda, ending, toolchain
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
@@ -42,13 +43,17 @@ class StartupError(RuntimeError):
 def prepare_environment() -> None:
     """Set the variables that Jittor reads at import. Raises StartupError if it cannot start."""
     env = os.environ
-    env.setdefault("cache_name", toolchain.CACHE_NAME)
     env.setdefault("FIX_TORCH_ERROR", "0")
     if "nvcc_path" not in env:
-        cuda = toolchain.find_cuda()
-        env["nvcc_path"] = cuda.nvcc if cuda.usable else ""
-        if cuda.nvcc and not cuda.usable:
-            log.info("CUDA is left alone: %s", cuda.reason)
+        found = cuda.find_cuda()
+        env["nvcc_path"] = found.nvcc if found.usable else ""
+        if not found.usable and found.devices:
+            mend = f"; mend: {found.mend}" if found.mend else ""
+            log.warning("The GPU is left alone and the CPU used: %s%s", found.reason, mend)
+        elif not found.usable and found.nvcc:
+            log.info("CUDA is left alone: %s", found.reason)
+    name = toolchain.CUDA_CACHE if env["nvcc_path"] else toolchain.CPU_CACHE
+    env.setdefault("cache_name", name)
     env.setdefault("use_cutlass", "0")  # would be downloaded at import; nothing here uses it
     if toolchain.started_by_mpirun() and toolchain.mpi_problem():
         raise StartupError(toolchain.mpi_problem())
@@ -207,8 +212,8 @@ def _flush_denormals() -> None:
     with contextlib.suppress(OSError):
         libm = ctypes.CDLL("libm.so.6")
         libm.fegetenv(environment)
-        control = int.from_bytes(environment[28:32], "little") | FLUSHED
-        environment[28:32] = control.to_bytes(4, "little")
+        control = int.from_bytes(environment.raw[28:32], "little") | FLUSHED
+        environment[28:32] = control.to_bytes(4, "little")  # type: ignore[call-overload]
         libm.fesetenv(environment)
 
 
@@ -250,5 +255,10 @@ def _import_jittor():
     return jittor, time.perf_counter() - started
 
 
-jt, import_seconds = _import_jittor()
+if TYPE_CHECKING:
+    import jittor as jt
+
+    import_seconds: float
+else:
+    jt, import_seconds = _import_jittor()
 _flush_denormals()

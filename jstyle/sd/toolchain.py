@@ -1,36 +1,30 @@
-"""What this machine offers to Jittor: compiler, CUDA, oneDNN. Looks only; imports nothing heavy.
+"""What this machine offers to Jittor: compiler, oneDNN. Looks only; imports nothing heavy.
 
-Facts used here, for Jittor 1.3.11: it needs g++ and the Python headers at run time; CUDA 13 does
-not compile and cuDNN 8 is required; its CPU operators use the oneDNN 2.x C++ API.
+Facts used here, for Jittor 1.3.11: it needs g++ and the Python headers at run time; its CPU
+operators use the oneDNN 2.x C++ API. cuda.py looks at CUDA.
 """
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import importlib.util
 import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-NEWEST_CUDA = 12
-CACHE_NAME = "default"  # Jittor would take the git branch around site-packages
+from . import cuda
+
+# Jittor would take the git branch around site-packages. CUDA has a cache of its own, because Jittor
+# would load the CPU's core, found first, and stop, and renew what both share at every change.
+CPU_CACHE, CUDA_CACHE = "default", "default-cuda"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 SYSTEM_BINS = ("/usr/bin", "/usr/local/bin")
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the name Jittor looks for on x86-64 Linux
-
-
-class Cuda(NamedTuple):
-    nvcc: str  # "" when there is none
-    version: str
-    usable: bool
-    reason: str  # why not, in one line
 
 
 class OneDNN(NamedTuple):
@@ -68,67 +62,28 @@ def usable_cores() -> int:
 def is_compiled() -> bool:
     """False until Jittor's core has been compiled for this installation.
 
-    The cache's path ends in four digits of the hash of where Jittor is installed, and the cache's
-    name, so that a new virtual environment compiles afresh.
+    The cache's path ends in four digits of the hash of where Jittor is installed, the cache's name,
+    and with CUDA its version and the GPU's architecture, so that a new virtual environment or
+    toolkit compiles afresh.
     """
     jittor = importlib.util.find_spec("jittor_utils")
     if jittor is None:
         return False
     place = hashlib.md5(jittor.origin.encode()).hexdigest()[:4]
-    name = os.environ.get("cache_name", CACHE_NAME)
+    folder = _cuda_folder()
+    name = os.environ.get("cache_name", CUDA_CACHE if folder else CPU_CACHE)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    cores = cache_root().glob(f"jt*/*/*/*/*/{place}/{name}/jittor_core{suffix}")
+    cores = cache_root().glob(f"jt*/*/*/*/*/{place}/{name}{folder}/jittor_core{suffix}")
     return next(cores, None) is not None
 
 
-def find_cuda() -> Cuda:
-    """The CUDA toolkit and whether Jittor can use it with the driver that is there."""
-    nvcc = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"
-    if not os.path.isfile(nvcc):
-        return Cuda("", "", False, "no nvcc was found")
-    try:
-        text = subprocess.run(
-            [nvcc, "--version"], capture_output=True, text=True, timeout=20
-        ).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Cuda(nvcc, "", False, f"{nvcc} does not run: {error}")
-    found = re.search(r"release (\d+)\.(\d+)", text)
-    version = ".".join(found.groups()) if found else ""
-    return Cuda(nvcc, version, *_usable(nvcc, version))
-
-
-def _usable(nvcc: str, version: str) -> tuple[bool, str]:
-    if not _driver_devices():
-        return False, "no CUDA driver with a device"
-    if not version or int(version.split(".")[0]) > NEWEST_CUDA:
-        return (
-            False,
-            f"CUDA {version or 'of unknown version'} (Jittor supports up to {NEWEST_CUDA})",
-        )
-    root = Path(nvcc).resolve().parent.parent
-    missing = [
-        name
-        for name, pattern in {
-            "cuda_runtime.h": "include/cuda_runtime.h",
-            "libcudart.so": "lib*/libcudart.so",
-            "libcublas.so": "lib*/libcublas.so",
-        }.items()
-        if not any(root.glob(pattern))
-    ]
-    if missing:
-        return False, f"the toolkit in {root} lacks {', '.join(missing)}"
-    return True, ""
-
-
-def _driver_devices() -> int:
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return 0
-    count = ctypes.c_int(0)
-    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
-        return 0
-    return count.value
+def _cuda_folder() -> str:
+    """The part of the cache's path that depends on CUDA, as a pattern; empty for the CPU."""
+    given = os.environ.get("nvcc_path")
+    if given == "":
+        return ""
+    found = cuda.find_cuda()
+    return f"/cu{found.version}.*" if given or found.usable else ""
 
 
 def compiler_problem() -> str:

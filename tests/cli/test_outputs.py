@@ -150,7 +150,7 @@ def test_a_place_for_no_folder_is_bad_input_everywhere(place, capsys, main, word
     before = snapshot(place)
     assert main([*words, SHUT[kind]]) == 2
     told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1 and SHUT[kind] in told[0], told
+    assert len(told) == 1 and SHUT[kind][:100] in told[0], told  # long names are cut in the middle
     assert snapshot(place) == before
 
 

@@ -76,7 +76,8 @@ def page(finished, tmp_path_factory):
 
 def test_the_page_works_in_a_browser(page, browse, tmp_path):
     probed = tmp_path / "probed.html"
-    probed.write_text(page.read_text("utf-8").replace("</body>", PROBE), "utf-8")
+    text = re.sub("script-src '[^']+'", "script-src 'unsafe-inline'", page.read_text("utf-8"))
+    probed.write_text(text.replace("</body>", PROBE), "utf-8")
     dom, console = browse(probed)
     assert len(console) == 1 and "the probe is through" in console[0], console
     seen = json.loads(unescape(re.search(r'<pre id="probe">(.*?)</pre>', dom, re.S)[1]))
@@ -134,9 +135,15 @@ def test_scores_of_a_file_are_shown_and_an_odd_file_is_named(finished, tmp_path)
     text = page.read_text("utf-8")
     assert "total 0.4648; missing: dino" in text
     assert row(text, '<a href="#style-01">01</a>')[-2:] == ["-", "0.7500"]
-    for wrong in ("[]", '{"styles": []}', '{"styles": {"00": {"hist": "much"}}}', "{"):
+    foreign = "is not what `jstyle score --json`"
+    for wrong, why in (
+        ("[]", "must hold an object, got a list"),
+        ("{", "not JSON"),
+        ('{"styles": []}', foreign),
+        ('{"styles": {"00": {"hist": "much"}}}', foreign),
+    ):
         path.write_text(wrong)
-        with pytest.raises(ValueError, match="scores.json: is not what `jstyle score --json`"):
+        with pytest.raises(ValueError, match=f"scores.json: {why}"):
             write_report(folder, scores=path)
 
 

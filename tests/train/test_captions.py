@@ -192,12 +192,11 @@ def test_a_run_is_conditioned_on_the_captions_beside_and_draws_by_the_folders(
     run = Run(config(**options), None, None, tiny.make_ours("sd2"))
     drawn = Counter(c for step in range(7) for c in run.data.batch(step, 0).captions)
     assert drawn == {"a fox": 3, "sks fox": 3, "dog": 1}
-    assert set(run.contexts) == {"", "a fox", "sks fox", "dog"}
-    assert (run.contexts["a fox"] != run.contexts["sks fox"]).any()
+    assert set(run.trained.contexts) == {"", "a fox", "sks fox", "dog"}
+    assert (run.trained.contexts["a fox"] != run.trained.contexts["sks fox"]).any()
     (line,) = [line for line in caplog.messages if "pictures" in line]
     assert line.endswith(
         "img: 3 pictures (10_dog: 1 x 10, 30_sks_fox: 2 x 30); "
         "captions: 2 from folder names, 1 from .txt files"
     )
-    saved = json.loads((run.folder / "captions.json").read_text())
-    assert saved["30_sks_fox/a.png"] == "a fox" and len(saved) == 3
+    assert run.captions["30_sks_fox/a.png"] == "a fox" and len(run.captions) == 3

@@ -8,8 +8,8 @@ import pytest
 from benchmarks import cuda_check, profile, run
 from jstyle.config import StyleConfig
 from jstyle.pipeline import JStyleID
+from jstyle.sd.cuda import Cuda
 from jstyle.sd.pipeline import StableDiffusion
-from jstyle.sd.toolchain import Cuda
 
 
 def test_every_operation_of_a_stylisation_has_a_group():
@@ -55,7 +55,7 @@ def test_the_profile_as_a_table():
 
 def test_without_cuda_the_check_says_why_in_one_line(monkeypatch, capsys, tmp_path):
     none = Cuda("", "", False, "no nvcc was found")
-    monkeypatch.setattr(cuda_check.toolchain, "find_cuda", lambda: none)
+    monkeypatch.setattr(cuda_check, "find_cuda", lambda: none)
     assert cuda_check.main(["--out", str(tmp_path)]) == 1
     assert capsys.readouterr().out == "CUDA cannot be used here: no nvcc was found\n"
     assert list(tmp_path.iterdir()) == []
@@ -77,3 +77,39 @@ def test_disagreement_fails_and_what_is_late_is_not_measured(monkeypatch, capsys
     assert [c["agrees"] for c in done.checks] == [True, False]
     assert done.failed == ["small text"] and done.not_measured == ["small unet"]
     assert "0.0e+00 to ours cpu float32, 9.9e-03 to torch cpu" in capsys.readouterr().out
+
+
+def test_without_pytorch_cuda_is_compared_with_the_cpu(monkeypatch, capsys, tmp_path):
+    def turn(words, threads, timeout):
+        if words["side"] == "torch":
+            raise run.TurnError("No module named 'torch'")
+        np.save(words["result"], np.array([1.0]))
+        return {"times": [0.5], "first": 1.0, "peak_mib": 1.0, "ready_mib": 1.0}
+
+    def no_torch(code, timeout):
+        raise run.TurnError("ModuleNotFoundError: No module named 'torch'")
+
+    monkeypatch.setattr(cuda_check.run, "take_turn", turn)
+    monkeypatch.setattr(cuda_check, "_python", no_torch)
+    assert cuda_check._torch_device() == ""
+    assert "not compared with PyTorch" in capsys.readouterr().out
+    small = run.SIZES["tiny"]
+    check = next(iter(cuda_check.plan(small, None, "")))
+    assert [side for side, _ in check.against] == ["ours"]
+    found = cuda_check.run_check(check, tmp_path, cuda_check.monotonic() + 60)
+    assert found["agrees"] and found["agreement"] == {"ours cpu float32": 0.0}
+
+
+def test_a_side_that_fails_leaves_the_others_results(monkeypatch, capsys):
+    def turn(words, threads, timeout):
+        if words["side"] == "torch":
+            raise run.TurnError("it broke")
+        np.save(words["result"], np.array([1.0]))
+        return {"times": [0.5], "first": 1.0, "peak_mib": 1.0, "ready_mib": 1.0}
+
+    monkeypatch.setattr(cuda_check.run, "take_turn", turn)
+    checks = list(cuda_check.plan(run.SIZES["tiny"], None, "cpu"))[:1]
+    done = cuda_check.run_all(checks, deadline=cuda_check.monotonic() + 60)
+    assert done.failed == ["small matrix"] and len(done.checks) == 1
+    assert done.checks[0]["agreement"] == {"ours cpu float32": 0.0}
+    assert "torch cpu float32 failed: it broke" in capsys.readouterr().out

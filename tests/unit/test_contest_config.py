@@ -42,6 +42,9 @@ def test_yaml_is_read_as_people_mean_it(tmp_path):
         ("- 1", "names with values, got list"),
         ("a: !!python/object:os.system {}", "line 1"),
         ("[1]: 2", "line 1: a key must be a plain word"),
+        ("a: &x 1\nb: *x", "line 2: *x repeats a value"),
+        ("a: " + "[" * 9999, "line 1: nested deeper than 64"),
+        ("a: " + "9" * 5000, "digits"),
     ],
 )
 def test_bad_yaml_is_one_line_with_its_place(tmp_path, text, told):
@@ -162,6 +165,12 @@ def test_what_is_wrong_is_named_when_the_file_is_read(config, text, told):
         ("{refine: {preset: papr}}", "refine: preset must be one of paper, report"),
         ("{refine: {style_seed: -1}}", "style_seed must be an integer from 0"),
         ("{pick: {prompts: 1}}", "pick: prompts must be an integer from 2"),
+        (
+            "{train: {instance_prompt: null, captions: ''}}",
+            "captions must be text that is not empty",
+        ),
+        ("{train: {class_dir: ' '}}", "class_dir must be text that is not empty"),
+        ("{generate: {init: ''}}", "init must be average or an image file, got ''"),
         ("{generate: {at: 3}}", "at must be a count that train saves (500), got 3"),
         ("{generate: {at: 500}, pick: yes}", "at = 500 and pick are two ways to choose"),
         ("{train: no, pick: yes}", "pick: there is nothing to choose from"),

@@ -119,6 +119,8 @@ def test_json_that_cannot_be_used_is_refused_with_the_files_name(tmp_path, text,
 def test_json_up_to_the_limits_is_read(tmp_path):
     deep = '{"a":' * 64 + "1" + "}" * 64
     assert str(reading.read_json(written(tmp_path / "a.json", deep))).count("'a'") == 64
+    many = "[" + r'"[[{\"[", [1], ' * 200 + '"["]'
+    assert reading.read_json(written(tmp_path / "a.json", many))[:2] == ['[[{"[', [1]]
     path = written(tmp_path / "b.json", r'["\ud83d\ude00", 1e300, null, true, 12]')
     assert reading.read_json(path) == ["\U0001f600", 1e300, None, True, 12]
     for text, told in (("[]", "a list"), ("1", "a number"), ("null", "null"), ('"a"', "text")):

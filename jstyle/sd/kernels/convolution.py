@@ -163,7 +163,7 @@ def _out_size(x, w, stride: int, padding: int) -> tuple[int, int]:
     return tuple((x.shape[i] + 2 * padding - w.shape[i]) // stride + 1 for i in (2, 3))
 
 
-def convolve(x, w, stride: int = 1, padding: int = 0):
+def convolve(x: jt.Var, w: jt.Var, stride: int = 1, padding: int = 0) -> jt.Var:
     """2-D cross-correlation. x: (B, C, H, W); w: (O, C, kh, kw). Returns (B, O, H', W')."""
     if fast(x, w):
         if winograd.fits(x, w, stride, padding):
@@ -171,6 +171,10 @@ def convolve(x, w, stride: int = 1, padding: int = 0):
         sources = _faster_sources(x, w, stride, padding)
         if sources is not None:
             return _Convolve.apply(x, w, sources, stride, padding)
+    if x.dtype == "float16" and jt.flags.use_cuda:
+        # Jittor has cuDNN sum thousands of products in float16, and may give it an algorithm that
+        # was chosen for float32 and cannot do that. GPUs since 2020 take TensorFloat-32 for this.
+        return jt.nn.conv2d(x.float32(), w.float32(), None, stride, padding).float16()
     return jt.nn.conv2d(x, w, None, stride, padding)
 
 

@@ -1,0 +1,25 @@
+"""The order of a style's stages."""
+
+from __future__ import annotations
+
+from .paint import Generate, Refine
+from .stages import Stage
+from .task import Task
+from .teach import Pick, Prior, Train
+
+
+def stages_of(task: Task) -> list[Stage]:
+    """The stages of a style in their order; those that its options leave out are not there."""
+    options, made = task.options, {}
+    wanted = {
+        "prior": options.train is not None and options.train.prior_weight > 0,
+        "train": options.train is not None,
+        "pick": options.pick is not None,
+        "generate": True,
+        "refine": options.refine is not None,
+    }
+    for kind in (Prior, Train, Pick, Generate, Refine):
+        if wanted[kind.name]:
+            needed = {name: made[name] for name in kind.needs if name in made}
+            made[kind.name] = kind(task, needed)
+    return list(made.values())

@@ -98,7 +98,8 @@ def _grid(args: Namespace) -> int:
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
-    given = {name: args[name] for name in (*names, "run", "cell_px")}
+    names += ("prediction", "tokenizer", "run", "cell_px")
+    given = {name: args[name] for name in names}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
     given["sampling"] = Sampling(**{name: args[name] for name in FIELDS})
     request = Request({option: _several(args[option]) for option in "xyz"}, **given)

@@ -12,7 +12,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -26,7 +25,6 @@ from ..grids.request import Request, require_apart
 from ..grids.run import Run, open_run
 from ..grids.sheet import Sheet, scaled, scaled_size
 from ..sd import files, hub, image, targets
-from ..sd.config import ScheduleConfig, UNetConfig, VAEConfig
 from ..sd.limits import SIDE_PX, require_whole
 from ..sd.schedule import Schedule
 from . import outputs
@@ -78,22 +76,19 @@ def grid(request: Request, out: str, bar: Callable, tell: Callable[[str], None] 
 def _resolve(request: Request, axes: Sequence[Axis]) -> Grid:
     """Everything that can be known before the model is loaded."""
     run = None if request.run is None else open_run(request.run)
-    source = (request.model, request.variant) if run is None else (run.model, run.variant)
-    model = find_model(*source)
+    given = request if run is None else run
+    source = hub.Source(given.model, given.variant, given.prediction, given.tokenizer)
+    model = find_model(source)
     axes = tuple(saved_counts(axis, run) for axis in axes)
     settings = _settings(request, axes, run, model)
-    schedule = Schedule(_config(model, "scheduler", ScheduleConfig))
+    schedule = Schedule(model.configs["scheduler"])
     cells = make_cells(axes, settings, model, find_loras(request, axes, run), schedule)
     return Grid(request, axes, settings, model, run, cells)
 
 
-def _config(model: Model, part: str, kind: Any):
-    return kind.from_json(hub.read_config(model.folder, part), hub.config_file(model.folder, part))
-
-
 def _settings(request: Request, axes: Sequence[Axis], run: Run | None, model: Model) -> Settings:
     """Those of all cells. Raises ValueError for a size of any cell that the model cannot have."""
-    unet, vae = _config(model, "unet", UNetConfig), _config(model, "vae", VAEConfig)
+    unet, vae = model.configs["unet"], model.configs["vae"]
     scale = 2 ** (len(vae.block_out_channels) - 1)
     usual = unet.sample_size * scale if run is None or run.size_px is None else run.size_px
     width, height = (usual if side is None else side for side in (request.width, request.height))

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,7 @@ class Model:
     place: hub.Source
     fingerprint: str
     loras: tuple[LoRA, ...] = ()
+    configs: dict = field(default_factory=dict, compare=False, repr=False)  # part -> configuration
 
     @property
     def variant(self) -> str | None:
@@ -123,13 +124,15 @@ def find_model(
     source = hub.as_source(source, variant)
     path = hub.resolve(source)
     if source.is_file:
-        fingerprint = _file_fingerprint(source)
+        fingerprint, configs = _file_fingerprint(source)
     else:
-        for part, config in CONFIGS.items():
-            config.from_json(hub.read_config(path, part), hub.config_file(path, part))
+        configs = {
+            part: config.from_json(hub.read_config(path, part), hub.config_file(path, part))
+            for part, config in CONFIGS.items()
+        }
         fingerprint = _fingerprint(path)
     found = tuple(find_lora(words) for words in loras)
-    return Model(str(source), replace(source, model=str(path)), fingerprint, found)
+    return Model(str(source), replace(source, model=str(path)), fingerprint, found, configs)
 
 
 def find_lora(words: str) -> LoRA:
@@ -169,15 +172,16 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _file_fingerprint(source: hub.Source) -> str:
-    """A hash over samples of a single file, its tokenizer, and what it is said to predict.
+def _file_fingerprint(source: hub.Source) -> tuple[str, dict]:
+    """A hash over samples of a single file, its tokenizer, and what it is said to predict; and the
+    file's configurations.
 
     Raises what reading the file's names and shapes raises.
     """
     from ..sd.single_file import read_checkpoint
 
     path, tokenizer = Path(source.model), hub.tokenizer_folder(source)
-    read_checkpoint(path, source.prediction)
+    configs = read_checkpoint(path, source.prediction).configs
     digest, size = hashlib.sha256(), path.stat().st_size
     digest.update(f"{path.suffix}\0{size}\0{source.prediction}\0".encode())
     with path.open("rb") as file:
@@ -187,7 +191,7 @@ def _file_fingerprint(source: hub.Source) -> str:
     for name in hub.TOKENIZER_FILES:
         if (tokenizer / name).is_file():
             digest.update(f"{name}\0".encode() + (tokenizer / name).read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest(), configs
 
 
 @dataclass(frozen=True)

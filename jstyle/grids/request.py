@@ -30,6 +30,8 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     model: str = DEFAULT_MODEL
     variant: str | None = None
+    prediction: str | None = None
+    tokenizer: str | None = None
     device: str = "auto"
     loras: list[str] = field(default_factory=list)
     run: str | None = None
@@ -56,8 +58,11 @@ def require_apart(request: Request, axes: Sequence[Axis]) -> None:
         raise ValueError("the axis at is about a run; give --run")
     if {"at", "lora"} <= names:
         raise ValueError("the axes at and lora both choose a LoRA; give one of them")
-    if request.run is not None and (request.model, request.variant) != (DEFAULT_MODEL, None):
-        raise ValueError("--run brings its own model; leave out --model and --variant")
+    own = (request.model, request.variant, request.prediction, request.tokenizer)
+    if request.run is not None and own != (DEFAULT_MODEL, None, None, None):
+        raise ValueError(
+            "--run brings its own model; leave out --model and --variant, --prediction, --tokenizer"
+        )
     movable = "lora" in names or request.run is not None or len(request.loras) == 1
     if "weight" in names and not movable:
         raise ValueError("the axis weight is about an axis lora, a --run or the one --lora")

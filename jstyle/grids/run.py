@@ -24,6 +24,8 @@ class Run:
     variant: str | None
     size_px: int | None
     saved: dict[int, Path]
+    prediction: str | None = None
+    tokenizer: str | None = None
 
     def at(self, step: int) -> Path:
         """Raises ValueError that lists what is saved."""
@@ -40,9 +42,11 @@ def open_run(folder: str | Path) -> Run:
     try:
         config = read_object(path)
         model, variant, size_px = (config.get(name) for name in ("model", "variant", "size_px"))
+        prediction, tokenizer = (config.get(name) for name in ("prediction", "tokenizer"))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file, so {folder} is not a run") from None
     kinds = ((model, str), (variant, str | None), (size_px, int | None))
+    kinds += ((prediction, str | None), (tokenizer, str | None))
     if not all(isinstance(value, kind) for value, kind in kinds):
         raise ValueError(f"{path}: not the configuration of a run")
     if config.get("train", KIND) != KIND:
@@ -54,4 +58,5 @@ def open_run(folder: str | Path) -> Run:
     }
     if not found:
         raise ValueError(f"{folder}: nothing is saved yet")
-    return Run(folder, model, variant, size_px, dict(sorted(found.items())))
+    saved = dict(sorted(found.items()))
+    return Run(folder, model, variant, size_px, saved, prediction, tokenizer)

@@ -18,12 +18,12 @@ from jstyle.grids.page import as_html
 from jstyle.grids.request import Request, require_apart
 from jstyle.grids.run import open_run
 from jstyle.grids.sheet import Labels, Sheet, scaled
-from jstyle.sd import image
+from jstyle.sd import hub, image
 from jstyle.sd.samplers.options import Sampling
 from jstyle.sd.schedule import Schedule, ScheduleConfig
 from tests import tiny
 
-MODEL = Model("tiny", None, Path("somewhere"), "f" * 64)
+MODEL = Model("tiny", hub.Source("somewhere"), "f" * 64)
 SETTINGS = Settings("a star", "", 0, 64, 96, Sampling(steps=4))
 FILE = LoRA(object(), "a" * 64, 1.0)
 

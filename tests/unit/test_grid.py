@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -139,11 +138,12 @@ def test_what_a_sampler_does_not_admit_is_an_empty_cell_with_its_reason(schedule
 
 
 def test_a_key_follows_all_that_the_picture_depends_on_and_nothing_else(schedule):
+    elsewhere = replace(MODEL, source="else", place=hub.Source("else"))
     (plain,) = cells_of(schedule, x=["steps=4"])
     same = [
         *cells_of(schedule, x=["size=96x64"]),
         *cells_of(schedule, y=["seed=0"], z=["prompt=a star"]),
-        *cells_of(schedule, model=replace(MODEL, source="else", folder=Path("else")), x=["eta=0"]),
+        *cells_of(schedule, model=elsewhere, x=["eta=0"]),
         *cells_of(schedule, x=["guidance=7.5"]),
     ]
     assert {cell.key for cell in same} == {plain.key}
@@ -162,7 +162,9 @@ def test_a_key_follows_all_that_the_picture_depends_on_and_nothing_else(schedule
     assert {*for_axis, "lora", "weight", "at"} == {*KINDS}
     other = [*(cells_of(schedule, x=[f"{k}={v}"])[0] for k, v in for_axis.items())]
     other += cells_of(schedule, model=replace(MODEL, fingerprint="e"), x=["steps=4"])
-    other += cells_of(schedule, model=replace(MODEL, variant="fp16"), x=["steps=4"])
+    other += cells_of(
+        schedule, model=replace(MODEL, place=hub.Source("somewhere", "fp16")), x=["steps=4"]
+    )
     other += cells_of(
         schedule, replace(SETTINGS, sampling=Sampling(4, rng="torch-cpu")), x=["eta=0"]
     )

@@ -156,7 +156,7 @@ class JStyleID:
         return self._empty_prompt.expand(batch, *self._empty_prompt.shape[1:])
 
     def _sites(self, cfg: StyleConfig) -> tuple[str, ...]:
-        """The attentions to edit: none without injection. Checks sites and window together."""
+        """The attentions to hook: none without injection. Checks sites and window together."""
         if not cfg.inject:
             return ()
         timesteps = [int(t) for t in self.sd.schedule.timesteps(cfg.steps)]

@@ -230,8 +230,8 @@ class CLIPTextConfig(JSONConfig):
 class ScheduleConfig(JSONConfig):
     """The noise schedule in scheduler_config.json, whichever sampler that file names.
 
-    Sampling here is always DDIM, so keys that shape another sampler are ignored and missing keys
-    take DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
+    Keys that shape a sampler are ignored here (samplers/own.py reads them), and missing keys take
+    DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
     2022: `steps_offset` is 1 and `clip_sample` false, whatever a file says (`from_json` tells).
     """
 

@@ -75,16 +75,14 @@ def read_lora(path: Path | str) -> LoRAFile:
     bundled = sorted({k.split(".")[1] for k in source.tensors if k.startswith(BUNDLED)})
     tensors = {k: v for k, v in source.tensors.items() if not k.startswith(BUNDLED)}
     found = _roles(path, tensors)
-    adapter, own = (_header(path, source.metadata, key) for key in (ADAPTER_KEY, OWN_KEY))
+    adapter = {**_header(path, source.metadata, ADAPTER_KEY), **source.adapter}
+    base = _header(path, source.metadata, OWN_KEY).get("base", {})
     parts: dict[str, dict[str, Factors]] = {}
     for (part, layer), roles in found.items():
-        parts.setdefault(part, {})[layer] = _factors(
-            path, roles, {**adapter, **source.adapter}, part, layer
-        )
+        parts.setdefault(part, {})[layer] = _factors(path, roles, adapter, part, layer)
     notes = (*source.notes, *_notes(source, parts, found, bundled))
-    own = own.get("base", {})
     counts = len(tensors), len(source.tensors)
-    return LoRAFile(path, parts, own, source.metadata, *counts, source.files, notes)
+    return LoRAFile(path, parts, base, source.metadata, *counts, source.files, notes)
 
 
 def _roles(path: Path, tensors: Mapping) -> dict[tuple[str, str], dict[str, np.ndarray]]:

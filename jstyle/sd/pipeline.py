@@ -1,7 +1,8 @@
 """StableDiffusion: the four parts of a model together, and what they do together.
 
-Text to context, pixels to latents and back, and the DDIM loop with classifier-free guidance
-(arXiv:2207.12598). Latents are always scaled by the VAE's scaling_factor. Layout NCHW, float32.
+Text to context, pixels to latents and back, and walks over noise levels, of which denoiser.py has
+the guidance, samplers/ the steps and sampling.py the loops. Latents are always scaled by the VAE's
+scaling_factor. Layout NCHW, float32.
 """
 
 from __future__ import annotations

@@ -260,6 +260,8 @@ class ScheduleConfig(JSONConfig):
         "KDPM2AncestralDiscreteScheduler",
         "LMSDiscreteScheduler",
         "UniPCMultistepScheduler",
+        "LCMScheduler",
+        "DPMSolverSDEScheduler",
     )
     FIXED: ClassVar = {
         "clip_sample": (False,),
@@ -274,7 +276,8 @@ class ScheduleConfig(JSONConfig):
         "variance_type interpolation_type use_karras_sigmas use_exponential_sigmas "
         "use_beta_sigmas use_lu_lambdas sigma_min sigma_max final_sigmas_type solver_order "
         "solver_type solver_p algorithm_type lower_order_final euler_at_final lambda_min_clipped "
-        "flow_shift time_shift_type predict_x0 disable_corrector shift_terminal".split()
+        "flow_shift time_shift_type predict_x0 disable_corrector shift_terminal "
+        "original_inference_steps timestep_scaling noise_sampler_seed".split()
     )
 
     @classmethod

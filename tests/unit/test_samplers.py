@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from jstyle.sd import samplers
+from jstyle.sd.config import ScheduleConfig
 from jstyle.sd.samplers import SAMPLERS, Level, Step, dpm_adaptive, lms, own
 from jstyle.sd.samplers.base import Run
 from jstyle.sd.samplers.levels import Levels
+from jstyle.sd.samplers.own import CLASSES, NEAREST
 from jstyle.sd.schedule import Schedule
 from tests import mixture
 from tests.tolerances import assert_close, rel_l2
@@ -320,6 +322,23 @@ def test_spacing_overrides_the_schedules_own():
 def test_a_models_file_names_its_sampler(config, expected):
     assert own(config) == expected
     samplers.plan(SCHEDULE, own(config).sampler, 5, own(config).sigmas)
+
+
+def test_every_class_that_has_a_sampler_is_read_from_a_models_file():
+    assert set(ScheduleConfig.CLASS_NAMES) == {*CLASSES, *NEAREST}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "sampler"),
+    [
+        ("LCMScheduler", {"original_inference_steps": 50, "timestep_scaling": 10.0}, "lcm"),
+        ("DPMSolverSDEScheduler", {"noise_sampler_seed": None}, "dpm++sde"),
+    ],
+)
+def test_keys_that_only_one_sampler_has_are_read(name, keys, sampler):
+    file = {"_class_name": name, **keys, "num_train_timesteps": 1000, "steps_offset": 1}
+    assert ScheduleConfig.from_json(file).num_train_timesteps == 1000
+    assert (own(file).sampler, own(file).notes) == (sampler, ())
 
 
 def test_an_unknown_class_is_refused():

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, fields
 
 from jstyle.sd import limits
 from jstyle.sd.rng import NUMPY, RNGS
-from jstyle.sd.samplers.options import FIELDS, check_sampler
+from jstyle.sd.samplers import check_sampler
+from jstyle.sd.samplers.options import FIELDS
 
 from .recipe import Recipe
 from .trainables import TRAINABLES, WITH_TEXT_ENCODER

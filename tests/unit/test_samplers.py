@@ -150,8 +150,8 @@ def test_eta_is_heeded_where_there_is_one():
     [
         (("dpm",), "sampler must be one of ddim, .*, got 'dpm'"),
         (("euler", 5, None, 0.5), "'euler' has no eta, got 0.5; ddim has"),
-        (("ddim", 5, None, 1.5), "eta must be a number from 0 to 1, got 1.5"),
-        (("ddim", 5, None, float("nan")), "eta must be a number from 0 to 1, got nan"),
+        (("ddim", 5, None, 1.5), r"eta must be in \[0, 1\], got 1.5"),
+        (("ddim", 5, None, float("nan")), r"eta must be in \[0, 1\], got nan"),
         (("lcm", 51), "num_steps must be in 1..50 for lcm, got 51"),
         (("euler", 0), "num_steps must be in 1..1000, got 0"),
         (("dpm++2m", 999), "num_steps = 999 is too many"),

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from .files import atomic_write
 from .picture_files import DECODE_ERRORS, ImageError, open_picture, own_bound
+from .printable import reason_of
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSE = {  # EXIF orientation -> what brings the picture upright
@@ -79,7 +80,7 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
     try:
         image.load()
     except DECODE_ERRORS as error:
-        reason = _one_line(error)
+        reason = reason_of(error)
         if isinstance(error, EOFError) or "truncated" in reason.lower():
             raise ImageError(f"{path}: is truncated") from None
         raise ImageError(f"{path}: is damaged ({reason})") from None
@@ -90,10 +91,6 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
     except DECODE_ERRORS:  # broken metadata is no reason to refuse good pixels
         orientation = None
     return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:

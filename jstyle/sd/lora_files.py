@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import printable
 from .files import InputError
 from .lora_kinds import refuse_other_kinds
 from .lora_names import place
@@ -28,7 +29,7 @@ from .weights import StoredTensor, WeightsError, write_safetensors
 __all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
 
 FORMATS = ("diffusers", "kohya")
-LISTED, LONGEST = 4, 160  # names per kind in an error, letters of one
+LISTED = 4  # names per kind in an error
 ADAPTER_KEY = "lora_adapter_metadata"
 OWN_KEY = "jstyle_lora"
 BUNDLED = "bundle_emb."  # embeddings that travel in a kohya file
@@ -200,9 +201,8 @@ def _notes(source: Source, parts: Mapping, found: Mapping, bundled: list[str]) -
 
 
 def listing(names: list[str]) -> str:
-    rest = len(names) - LISTED
-    shown = ("".join(c if c.isprintable() else "?" for c in n[:LONGEST]) for n in names[:LISTED])
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+    """The first names, as an error shows them."""
+    return printable.listing(names, LISTED)
 
 
 def _known() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from jstyle.sd import limits
 from jstyle.sd.rng import NUMPY, RNGS
@@ -181,6 +182,11 @@ class TrainConfig:
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
+    @property
+    def save_steps(self) -> list[int]:
+        """save_at as it is after the checks: numbers, ascending."""
+        return self.save_at  # type: ignore[return-value]
+
     def recipe(self, steps: int, guidance: float) -> Recipe:
         """How samples or class pictures are painted."""
         how = {name: getattr(self, name) for name in FIELDS if name not in ("steps", "guidance")}
@@ -237,7 +243,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class _Check:
     told: str
-    holds: Callable[[object], bool]
+    holds: Callable[[Any], bool]
 
 
 def _is_int(value) -> bool:

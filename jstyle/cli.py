@@ -92,6 +92,24 @@ def _generate(args: Namespace) -> int:
     return 0
 
 
+def _grid(args: Namespace) -> int:
+    from .commands.grid import grid
+    from .grids.request import Request
+    from .sd.samplers.options import FIELDS, Sampling
+
+    names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
+    given = {name: args[name] for name in (*names, "run", "cell_px")}
+    given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
+    given["sampling"] = Sampling(**{name: args[name] for name in FIELDS})
+    request = Request({option: _several(args[option]) for option in "xyz"}, **given)
+    done = grid(request, args.out, progress_bar(args, "eval"), partial(say, args))
+    there = done.cells - done.empty - done.painted
+    reused = f", {there} taken from what was there" if there else ""
+    say(args, f"{count(done.cells, 'cell')}: {done.painted} painted{reused}")
+    say(args, f"wrote {done.sheet} and {done.page}")
+    return 0
+
+
 def _demo(args: Namespace) -> int:
     from .commands.demo import demo
 
@@ -178,6 +196,7 @@ COMMANDS = {
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),
     "generate": Command("pictures from prompts", options.generate, _generate),
+    "grid": Command("one sheet over samplers, steps, prompts, LoRAs, ...", options.grid, _grid),
     "demo": Command("the shipped pictures through the shipped model", options.demo, _demo),
     "parity": Command("this package against PyTorch, layer by layer", options.parity, _parity),
     "score": Command("how good a contest's submission is", options.score, _score),

@@ -105,8 +105,8 @@ def make_config(values: dict, where: str, folder: Path) -> ContestConfig:
         _check_wide(values)
         styles = _mapping("styles", values.get("styles"))
         for where_in, given in (("defaults", values.get("defaults")), *styles.items()):
-            given = _mapping(where_in, given)
             called = where_in if where_in == "defaults" else f"style {where_in}"
+            given = _mapping(called, given)
             wrong = {name: options.NOT_HERE[name] for name in WIDE}
             options.require_known(given, list(SECTIONS), called, wrong)
             for section, value in given.items():

@@ -81,7 +81,7 @@ def _find(record: Record, contest: Contest, style: Style, scores: Mapping | None
         style,
         pictures,
         _losses(out.stage(style.name, "train") / LOSSES) if trained else {},
-        tuple(options.train.save_at) if trained else (),
+        tuple(options.train.save_steps) if trained else (),
         _pick(out.stage(style.name, "pick")) if options.pick is not None else {},
         _hist(contest, style, out) if scores is None else scores["styles"].get(style.name, {}),
         refined.facts.get("style_image") if refined is not None else None,

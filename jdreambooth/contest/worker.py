@@ -49,7 +49,7 @@ class Worker:
             run.trainable.put_on(sd, run.results[step])
         return sd
 
-    def spoil(self) -> None:
+    def forget_model(self) -> None:
         """Say that the weights were changed in a way that cannot be undone."""
         self.sd = self.source = self.changed_by = None
 
@@ -57,7 +57,7 @@ class Worker:
         from jstyle.sd.pipeline import StableDiffusion
 
         if self.source != source:
-            self.spoil()  # frees the one before
+            self.forget_model()  # frees the one before
             self.sd = StableDiffusion.from_pretrained(*source)
             self.source = source
             self.loads += 1

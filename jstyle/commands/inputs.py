@@ -10,14 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from ..sd import hub, image
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
 from ..sd.picture_files import list_images
 
+if TYPE_CHECKING:
+    from ..sd.lora_files import LoRAFile
+    from ..sd.pipeline import StableDiffusion
+
 log = logging.getLogger("jstyle")
 
-CONFIGS = {
+CONFIGS: dict[str, Any] = {
     "unet": UNetConfig,
     "vae": VAEConfig,
     "text_encoder": CLIPTextConfig,
@@ -42,7 +47,7 @@ class Picture:
 class LoRA:
     """A LoRA file that was read and understood, and the weight it is to have."""
 
-    file: object  # LoRAFile; naming the type here would import Jittor
+    file: LoRAFile
     sha256: str
     weight: float
 
@@ -145,7 +150,7 @@ def _fingerprint(folder: Path) -> str:
 class Started:
     """A loaded model. Seconds: Jittor's own start, then reading and building the model."""
 
-    sd: object  # StableDiffusion; naming the type here would import Jittor
+    sd: StableDiffusion
     device: str
     start_seconds: float
     load_seconds: float

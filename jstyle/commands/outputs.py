@@ -66,15 +66,15 @@ def is_finished(picture: Path, key: str) -> bool:
         record = read_object(record_path(picture))
     except files.InputError:
         return False
-    told = _told_by(picture)
-    return record.get("key") == told.get("key") == key
+    recorded = _recorded_in(picture)
+    return record.get("key") == recorded.get("key") == key
 
 
-def _told_by(picture: Path) -> dict:
+def _recorded_in(picture: Path) -> dict:
     """What a picture says about how it was made; {} if it says nothing or cannot be read."""
     try:
         with open_picture(picture) as opened:
-            told = parse_json(opened.info.get("jstyle", "{}"), picture)
+            recorded = parse_json(opened.info.get("jstyle", "{}"), picture)
     except (ImageError, files.InputError, *DECODE_ERRORS, TypeError):
         return {}
-    return told if isinstance(told, dict) else {}
+    return recorded if isinstance(recorded, dict) else {}

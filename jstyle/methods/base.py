@@ -68,7 +68,9 @@ class Method:
         """
         return cfg
 
-    def prepare(self, role: str, picture, cfg: Any, progress: Progress | None = None) -> Any:
+    def prepare(
+        self, role: str, picture: np.ndarray, cfg: Any, progress: Progress | None = None
+    ) -> Any:
         """What results need of a picture (1, 3, H, W) in [-1, 1]."""
         raise NotImplementedError
 

@@ -281,19 +281,19 @@ class ScheduleConfig(JSONConfig):
     )
 
     @classmethod
-    def from_json(cls, values: dict, where: str = "config"):
+    def from_json(cls, values: dict, where: object = "config") -> ScheduleConfig:
         """See JSONConfig; old files are put right as diffusers' StableDiffusionPipeline does."""
         if isinstance(values, dict):
             changed = {"steps_offset": 1}
             if values.get("clip_sample") is True:
                 changed["clip_sample"] = False
-            told = [
+            changes = [
                 f"{key} = {values[key] if key in values else 'missing'} is read as {value}"
                 for key, value in changed.items()
                 if values.get(key) != value
             ]
-            if told:
-                log.warning("%s: an old file; %s, as diffusers does", where, ", ".join(told))
+            if changes:
+                log.warning("%s: an old file; %s, as diffusers does", where, ", ".join(changes))
             values = {**values, **changed}
         return super().from_json(values, where)
 

@@ -128,7 +128,7 @@ def watch() -> None:
         return
     from . import watchdog
 
-    texts = {number: f"{_name}: error: {words(number)}\n" for number in SIGNALS}
+    texts = {int(number): f"{_name}: error: {words(number)}\n" for number in SIGNALS}
     if watchdog.start(_patience + 2 * GRACE, texts):
         _watchdog = watchdog
         for path in _unfinished:

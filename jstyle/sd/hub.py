@@ -155,7 +155,8 @@ def _fetch(repository: str, variant: str | None) -> Path:
         if status is not None:
             raise HubError(known.get(status, f"the hub answers {status}")) from error
         lines = str(cause).splitlines() or [type(cause).__name__]
-        raise HubError(f"cannot be reached ({lines[0][:160]})") from error
+        reason = re.sub(r"\[Errno -?\d+\] ", "", lines[0])
+        raise HubError(f"cannot be reached ({reason[:160]})") from error
 
 
 def patterns(variant: str | None = None) -> list[str]:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
@@ -130,7 +131,7 @@ def from_uint8(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
 
 
-def to_uint8(x) -> np.ndarray:
+def to_uint8(x: Any) -> np.ndarray:
     """(B, 3, H, W) in [-1, 1], array or Var -> uint8 (B, H, W, 3); clamps, rounds half to even.
 
     Raises ValueError if a value is not finite, which would otherwise be saved as black.
@@ -175,7 +176,7 @@ def grid(
     if not images:
         raise ValueError("a grid needs at least one image")
     cell_h, cell_w = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    font = ImageFont.load_default(max(13, cell_h // 12))
+    font: Any = ImageFont.load_default(max(13, cell_h // 12))
     gap = max(4, cell_w // 32)
     header = sum(font.getmetrics()) + gap
     labels = [_shorten(text, font, 2 * cell_w) for text in row_labels or ()]
@@ -197,7 +198,7 @@ def grid(
     return canvas
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: Any, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

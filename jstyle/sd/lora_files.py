@@ -257,7 +257,7 @@ def _kohya_names(part: str, layer: str, factors: Factors) -> dict[str, np.ndarra
     return {
         f"{stem}.lora_down.weight": factors.down,
         f"{stem}.lora_up.weight": factors.up,
-        f"{stem}.alpha": np.float32(factors.alpha),
+        f"{stem}.alpha": np.asarray(factors.alpha, np.float32),
     }
 
 

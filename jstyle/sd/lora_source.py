@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class Source:
 
     path: Path
     files: tuple[Path, ...]
-    tensors: dict[str, StoredTensor | np.ndarray]
+    tensors: Mapping[str, StoredTensor | np.ndarray]
     metadata: dict[str, str]
     adapter: dict
     pickled: bool
@@ -142,7 +143,7 @@ def _read_config(path: Path) -> dict:
     return config
 
 
-def option(adapter: Mapping, part: str, name: str):
+def option(adapter: Mapping, part: str, name: str) -> Any:
     """An option of peft for a part; None if it is not told."""
     return adapter.get(f"{part}.{name}", adapter.get(name))
 

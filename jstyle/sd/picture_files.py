@@ -113,7 +113,8 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
     except ImageError:
         raise
     except DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = reason or type(error).__name__
         raise ImageError(f"{path}: is not a readable image ({reason})") from None
     if image.width * image.height > most:
         image.close()

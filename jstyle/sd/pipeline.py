@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -35,7 +36,9 @@ from .vae import AutoencoderKL
 
 log = logging.getLogger("jstyle")
 
-PARTS = {  # component -> how to read its configuration, the module it describes
+PARTS: dict[
+    str, tuple[Any, Any]
+] = {  # component -> how to read its configuration, the module it describes
     "unet": (UNetConfig, UNet2DConditionModel),
     "vae": (VAEConfig, AutoencoderKL),
     "text_encoder": (CLIPTextConfig, CLIPTextModel),
@@ -184,7 +187,12 @@ class StableDiffusion:
             return mean * self.vae.config.scaling_factor
 
     def decode(self, z: jt.Var) -> jt.Var:
-        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1]."""
+        """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1].
+
+        Raises ValueError for latents that are not finite: clipping would make a colour of NaN.
+        """
+        if not np.isfinite(z.numpy()).all():
+            raise ValueError("the latents hold values that are not finite (NaN or infinity)")
         with jt.no_grad():
             return self.vae.decode(z / self.vae.config.scaling_factor).clamp(-1.0, 1.0)
 

@@ -41,7 +41,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(
-        cls, path, longest: int | None = None, pad_token: str | None = None
+        cls, path: Path | str, longest: int | None = None, pad_token: str | None = None
     ) -> Tokenizer:
         """Read a tokenizer folder: vocab.json and merges.txt, or a tokenizer.json.
 

@@ -6,7 +6,7 @@ Nothing here computes; these are the places, shapes and names that torch_zip.py 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -139,7 +139,7 @@ class Reader:
         self.known |= {("torch.jit._pickle", name): same for name in LISTS}
         self.known |= {("torch", name): Kind(name) for name in STORAGES}
 
-    def load(self, file):
+    def load(self, file: Any) -> Any:
         return read_pickle(file, self.find, self.stored)
 
     def find(self, module: str, name: str) -> object:
@@ -149,7 +149,7 @@ class Reader:
             return Known(Module)
         raise TorchFileError(f"asks for {module}.{name}; only tensors are read")
 
-    def stored(self, pid) -> Storage:
+    def stored(self, pid: Any) -> Storage:
         """('storage', class, key, device, count) and, in the old layout, a view: always None"""
         word, kind, key, _, count, *view = pid
         if word != "storage" or not isinstance(kind, Kind) or (view and view != [None]):
@@ -185,7 +185,7 @@ def _sizes(values) -> tuple[int, ...]:
     return tuple(values)
 
 
-def name_of(key) -> str:
+def name_of(key: object) -> str:
     if not isinstance(key, str | int) or len(str(key)) > LONGEST_NAME:
         raise TorchFileError(f"a name of type {type(key).__name__} or above {LONGEST_NAME} letters")
     return str(key)

@@ -224,8 +224,8 @@ def rename(name: str, rules: tuple[Rule, ...] = RULES) -> str | None:
 
 
 def load_strict(
-    module,
-    tensors: Mapping[str, StoredTensor],
+    module: jt.nn.Module,
+    tensors: Mapping[str, StoredTensor] | Mapping[str, np.ndarray],
     rules: tuple[Rule, ...] = RULES,
     where: object = "weights",
 ) -> Report:
@@ -331,7 +331,9 @@ def require_saved_dtype(dtype: str) -> None:
         raise ValueError(f"dtype must be {' or '.join(SAVED_DTYPES)}, got {dtype!r}")
 
 
-def save(module, path: Path | str, dtype: str = "float16", metadata: dict | None = None) -> None:
+def save(
+    module: jt.nn.Module, path: Path | str, dtype: str = "float16", metadata: dict | None = None
+) -> None:
     """Write all parameters under their diffusers names, one at a time, then rename the file.
 
     metadata: str -> str, kept in the file's header. Raises ValueError for another dtype, and

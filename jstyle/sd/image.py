@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 from .files import atomic_write
 from .picture_files import DECODE_ERRORS, ImageError, open_picture, own_bound
 from .printable import reason_of
+from .reading import parse_json
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSE = {  # EXIF orientation -> what brings the picture upright
@@ -156,6 +157,16 @@ def save_png(path: str | os.PathLike, pixels: np.ndarray, metadata: dict | None 
     image = Image.fromarray(np.ascontiguousarray(pixels))
     with atomic_write(path) as part:
         image.save(part, format="PNG", compress_level=6, pnginfo=info)
+
+
+def recorded_in(path: str | os.PathLike) -> dict:
+    """The metadata that `save_png` wrote; {} if there is none, or the file cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            found = parse_json(picture.info.get("jstyle", "{}"), path)
+    except (*DECODE_ERRORS, TypeError):  # ImageError and InputError are ValueErrors
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def grid(

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 
 from .files import InputError, require_file, require_folder, require_name
 from .limits import switched
-from .printable import listing
+from .printable import listing, reason_of
 
 log = logging.getLogger("jstyle")
 
@@ -113,9 +113,7 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
     except ImageError:
         raise
     except DECODE_ERRORS as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        reason = reason or type(error).__name__
-        raise ImageError(f"{path}: is not a readable image ({reason})") from None
+        raise ImageError(f"{path}: is not a readable image ({reason_of(error)})") from None
     if image.width * image.height > most:
         image.close()
         raise ImageError(

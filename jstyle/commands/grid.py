@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -86,7 +87,7 @@ def _resolve(request: Request, axes: Sequence[Axis]) -> Grid:
     return Grid(request, axes, settings, model, run, cells)
 
 
-def _config(model: Model, part: str, kind: type):
+def _config(model: Model, part: str, kind: Any):
     return kind.from_json(hub.read_config(model.folder, part), hub.config_file(model.folder, part))
 
 

@@ -65,10 +65,8 @@ class Grid:
         where = ["xyz".index(axis.option) for axis in self.axes]
         found = {}
         for cell in self.cells:
-            place = [0, 0, 0]
-            for i, at in zip(cell.place, where, strict=True):
-                place[at] = i
-            found[tuple(place)] = cell
+            at = dict(zip(where, cell.place, strict=True))
+            found[at.get(0, 0), at.get(1, 0), at.get(2, 0)] = cell
         return found
 
 
@@ -98,7 +96,9 @@ def make_cells(
 
 
 def _with(settings: Settings, values: dict[str, Any]) -> Settings:
-    own = {name: values[name] for name in ("prompt", "negative", "seed") if name in values}
+    own: dict[str, Any] = {
+        name: values[name] for name in ("prompt", "negative", "seed") if name in values
+    }
     if "size" in values:
         own["width"], own["height"] = values["size"]
     how = {name: values[name] for name in FIELDS if name in values}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from ..commands import outputs
 from ..commands.inputs import LoRA, Model, Started
@@ -71,7 +72,7 @@ def _try_on(sd, loras: Sequence[tuple[LoRA, ...]], tell: Callable[[str], None]) 
 
 
 @contextmanager
-def merged(sd, loras: Sequence[LoRA]) -> Iterator[None]:
+def merged(sd: Any, loras: Sequence[LoRA]) -> Iterator[None]:
     """The model with these LoRAs in its weights, inside the block."""
     if not loras:
         yield

@@ -34,7 +34,7 @@ def sheet_labels(grid: Grid) -> Labels:
 def in_all_cells(grid: Grid) -> dict[str, Any]:
     """What is the same in all cells and worth reading."""
     settings, how, usual = grid.settings, grid.settings.sampling, Sampling()
-    told = {"prompt": settings.prompt, "negative": settings.negative or None}
+    told: dict[str, Any] = {"prompt": settings.prompt, "negative": settings.negative or None}
     told |= {"sampler": how.sampler, "sigmas": how.sigmas}
     told |= {"steps": how.steps, "guidance": f"{how.guidance:g}", "seed": settings.seed}
     for name in ("eta", "rescale", "rng"):
@@ -84,7 +84,12 @@ def with_files(known: dict, grid: Grid, folder: Path) -> dict:
     """`about`, with where each cell's picture lies and how long it took; None for empty cells."""
     rows = []
     for cell in grid.cells:
-        row = {"values": cell.values, "file": None, "seconds": None, "why": cell.why or None}
+        row: dict[str, Any] = {
+            "values": cell.values,
+            "file": None,
+            "seconds": None,
+            "why": cell.why or None,
+        }
         if not cell.why:
             picture = folder / f"{cell.key}.png"
             row |= {"file": f"{folder.name}/{picture.name}", "seconds": _seconds_of(picture)}

@@ -135,7 +135,8 @@ def scaled_size(size: tuple[int, int], cell_px: int | None) -> tuple[int, int]:
     """(width, height) of what `scaled` gives."""
     if cell_px is None:
         return size
-    return tuple(max(1, round(side * cell_px / max(size))) for side in size)
+    width, height = (max(1, round(side * cell_px / max(size))) for side in size)
+    return width, height
 
 
 def _height(font) -> int:

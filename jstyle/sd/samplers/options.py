@@ -18,8 +18,9 @@ class Sampling:
         steps: Sampling steps.
         guidance: Strength of classifier-free guidance, any finite number; 1 is without, and twice
             as fast.
-        sampler: "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++2m", "unipc" or another
-            (`jstyle generate --sampler help` lists them). Not given means the model's own.
+        sampler: "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm2", "dpm2-a",
+            "dpm++2s-a", "dpm++2m", "dpm++2m-sde", "dpm++sde", "dpm-adaptive", "unipc" or "lcm". Not
+            given means the model's own.
         sigmas: Noise levels: "karras" or "exponential", for samplers that admit them. Not given
             means the model's own spacing.
         eta: Fresh noise per step, from 0 (none) to 1, for samplers that have that freedom (ddim).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_a_run_that_starts_later_injects_the_same_noise(name):
 @pytest.mark.parametrize("sigmas", ["karras", "exponential"])
 def test_sigmas_change_the_result_or_are_refused_by_name(name, sigmas):
     if sigmas not in SAMPLERS[name].sigmas:
-        with pytest.raises(ValueError, match=f"'{name}' admits no sigmas '{sigmas}'"):
+        with pytest.raises(ValueError, match=f"{re.escape(name)} admits no sigmas {sigmas}"):
             samplers.plan(SCHEDULE, name, 5, sigmas)
         return
     plain, spaced = (samplers.plan(SCHEDULE, name, 5, choice) for choice in (None, sigmas))
@@ -149,7 +150,7 @@ def test_eta_is_heeded_where_there_is_one():
     "arguments, message",
     [
         (("dpm",), "sampler must be one of ddim, .*, got 'dpm'"),
-        (("euler", 5, None, 0.5), "'euler' has no eta, got 0.5; ddim has"),
+        (("euler", 5, None, 0.5), "euler has no eta, got 0.5; ddim has"),
         (("ddim", 5, None, 1.5), r"eta must be in \[0, 1\], got 1.5"),
         (("ddim", 5, None, float("nan")), r"eta must be in \[0, 1\], got nan"),
         (("lcm", 51), "num_steps must be in 1..50 for lcm, got 51"),

@@ -182,10 +182,10 @@ def check_sampler(name: str | None, sigmas: str | None, eta: float) -> None:
     row = SAMPLERS[name]
     if sigmas is not None and sigmas not in row.sigmas:
         able = ", ".join(other for other, row in SAMPLERS.items() if sigmas in row.sigmas)
-        raise ValueError(f"sampler {name!r} admits no sigmas {sigmas!r}; these do: {able}")
+        raise ValueError(f"sampler {name} admits no sigmas {sigmas}; these do: {able}")
     if eta and not row.uses_eta:
         able = ", ".join(other for other, row in SAMPLERS.items() if row.uses_eta)
-        raise ValueError(f"sampler {name!r} has no eta, got {eta}; {able} has")
+        raise ValueError(f"sampler {name} has no eta, got {eta}; {able} has")
 
 
 def plan(

@@ -12,13 +12,14 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, samplers, sampling, weights
+from . import hub, image, samplers, sampling, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
 from .denoiser import Condition, Denoiser
@@ -165,6 +166,12 @@ class StableDiffusion:
     def size_multiple(self) -> int:
         """Heights and widths of images must be multiples of this: every level halves evenly."""
         return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def load_image(self, path: str | PathLike, size_px: int | None = None) -> np.ndarray:
+        """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
+        size_px = self.picture_size if size_px is None else size_px
+        self.check_size(size_px, size_px)
+        return image.load(path, size_px=size_px)
 
     def encode_text(self, prompts: list[str]) -> jt.Var:
         """Prompts -> context (B, tokens, D) for the UNet; longer prompts are cut with a warning."""

@@ -355,9 +355,21 @@ def progress_bar(args: Namespace, unit: str) -> Callable:
     """make(total) -> a tqdm bar on stderr, silent with --quiet."""
     from tqdm import tqdm
 
+    class Bar(tqdm):
+        """One that was drawn before its delay was over ends its line, too."""
+
+        def display(self, *args, **options):
+            self.delay = 0
+            ending.set_bar(True)
+            return super().display(*args, **options)
+
+        def close(self):
+            super().close()
+            ending.set_bar(False)
+
     def make(total: int):
         # delay: drawn with the first advance, so that a refusal before it stays one line
-        return tqdm(total=total, unit=unit, disable=args.quiet, dynamic_ncols=True, delay=1e-3)
+        return Bar(total=total, unit=unit, disable=args.quiet, dynamic_ncols=True, delay=1e-3)
 
     return make
 

@@ -13,7 +13,8 @@ from typing import Any
 from jstyle.sd import limits
 from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.rng import NUMPY, RNGS
-from jstyle.sd.samplers.options import FIELDS, check_sampler
+from jstyle.sd.samplers import check_sampler
+from jstyle.sd.samplers.options import FIELDS
 
 from .recipe import Recipe
 from .trainables import TRAINABLES, WITH_TEXT_ENCODER

@@ -39,8 +39,8 @@ def generate(
 
     at: a saved step of the run, None for the last. bar(total) makes a tqdm-like progress bar.
     overwrite: also replace files that are no results of ours. Finished pictures stay if it is
-    interrupted. Raises RunError, ImageError or ValueError for bad
-    input before anything is written, OSError if `out` cannot be.
+    interrupted. Raises RunError, ImageError or ValueError for bad input before anything is
+    written, OSError if `out` cannot be.
     """
     run = runs.open_run(run_folder)
     step = run.result(at)

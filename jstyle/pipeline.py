@@ -16,7 +16,6 @@ from .features import FeatureBank, Recorder, in_window
 from .injection import StyleInjector, gamma_at, resolve_sites
 from .inversion import Inversion
 from .recompute import ReplayInjector, replayed
-from .sd import image as image_files
 from .sd.hooks import around_attention
 from .sd.pipeline import StableDiffusion
 from .sd.startup import jt
@@ -139,9 +138,7 @@ class JStyleID:
 
     def load(self, path: str | PathLike, cfg: StyleConfig) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
-        size_px = self.sd.picture_size if cfg.size_px is None else cfg.size_px
-        self.sd.check_size(size_px, size_px)
-        return image_files.load(path, size_px=size_px)
+        return self.sd.load_image(path, cfg.size_px)
 
     def _bank(self, cfg: StyleConfig) -> FeatureBank:
         if cfg.features == "disk":
@@ -159,7 +156,7 @@ class JStyleID:
         return self._empty_prompt.expand(batch, *self._empty_prompt.shape[1:])
 
     def _sites(self, cfg: StyleConfig) -> tuple[str, ...]:
-        """The attentions to edit: none without injection. Checks sites and window together."""
+        """The attentions to hook: none without injection. Checks sites and window together."""
         if not cfg.inject:
             return ()
         timesteps = [int(t) for t in self.sd.schedule.timesteps(cfg.steps)]

@@ -1,4 +1,4 @@
-"""The stages that make the pictures of the submission: generate, and refine with JStyleID."""
+"""The stages that make the pictures of the submission: generate, and refine by a method."""
 
 from __future__ import annotations
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ..grids import record
 from ..grids.axes import Axis, parse_axes
@@ -140,8 +139,7 @@ def _shown(cell: Cell, folder: Path, cell_px: int | None) -> np.ndarray | str:
     """A cell on the sheet: its picture, or the short reason that there is none."""
     if cell.why:
         return cell.why.split(";")[0]
-    with Image.open(folder / f"{cell.key}.png") as opened:
-        return scaled(np.asarray(opened.convert("RGB")), cell_px)
+    return scaled(np.asarray(image.read_rgb(folder / f"{cell.key}.png")), cell_px)
 
 
 def _write(

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from ..commands import outputs
+from ..commands.generate import arguments, sampler_named, tell_own_sampler
 from ..commands.inputs import LoRA, Model, Started
 from ..sd import image
 from .cells import Cell
@@ -34,8 +35,8 @@ def paint(
         groups.setdefault(tuple((one.sha256, one.weight) for one in cell.loras), []).append(cell)
     _try_on(sd, [cell.loras for cell in cells], tell)
     cells = [cell for group in groups.values() for cell in group]
-    if sd.own_sampler.sampler != "ddim" and any(c.settings.sampling.sampler is None for c in cells):
-        tell(f"sampler {sd.own_sampler.sampler}, as the model's scheduler file says")
+    if any(cell.settings.sampling.sampler is None for cell in cells):
+        tell_own_sampler(sd, tell)
     counts = [_evaluations(sd, cell) for cell in cells]
     done = 0
     with bar(None if None in counts else sum(counts)) as progress:
@@ -101,10 +102,8 @@ def _paint(started: Started, model: Model, cell: Cell, folder: Path, progress: C
 
     before = perf_counter()
     settings = cell.settings
-    options = {**settings.sampling.told(), "num_steps": settings.sampling.steps}
-    del options["steps"]
-    for name in ("seed", "negative", "height", "width"):
-        options[name] = getattr(settings, name)
+    names = ("seed", "negative", "height", "width")
+    options = arguments(settings.sampling, **{name: getattr(settings, name) for name in names})
     try:
         result = started.sd.generate(settings.prompt, progress=progress, **options)
         pixels = image.to_uint8(result)[0]
@@ -112,8 +111,7 @@ def _paint(started: Started, model: Model, cell: Cell, folder: Path, progress: C
         cell.why = str(error)
         return
     cell.seconds = round(perf_counter() - before, 3)
-    resolved = started.sd.resolved(settings.sampling)
-    named = {"sampler": resolved.sampler, "sigmas": resolved.sigmas}
+    named = sampler_named(started.sd, settings.sampling)
     record = {
         "command": "grid",
         "config": {"prompt": settings.prompt, **options, **named},

@@ -49,11 +49,7 @@ class Method:
 
     def load(self, path: str | PathLike, cfg: Any) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = cfg.size_px or the model's own."""
-        from ..sd import image
-
-        size_px = self.sd.picture_size if cfg.size_px is None else cfg.size_px
-        self.sd.check_size(size_px, size_px)
-        return image.load(path, size_px=size_px)
+        return self.sd.load_image(path, cfg.size_px)
 
     def settle(
         self,

@@ -230,8 +230,8 @@ class CLIPTextConfig(JSONConfig):
 class ScheduleConfig(JSONConfig):
     """The noise schedule in scheduler_config.json, whichever sampler that file names.
 
-    Sampling here is always DDIM, so keys that shape another sampler are ignored and missing keys
-    take DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
+    Keys that shape a sampler are ignored here (samplers/own.py reads them), and missing keys take
+    DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
     2022: `steps_offset` is 1 and `clip_sample` false, whatever a file says (`from_json` tells).
     """
 
@@ -260,6 +260,8 @@ class ScheduleConfig(JSONConfig):
         "KDPM2AncestralDiscreteScheduler",
         "LMSDiscreteScheduler",
         "UniPCMultistepScheduler",
+        "LCMScheduler",
+        "DPMSolverSDEScheduler",
     )
     FIXED: ClassVar = {
         "clip_sample": (False,),
@@ -274,7 +276,8 @@ class ScheduleConfig(JSONConfig):
         "variance_type interpolation_type use_karras_sigmas use_exponential_sigmas "
         "use_beta_sigmas use_lu_lambdas sigma_min sigma_max final_sigmas_type solver_order "
         "solver_type solver_p algorithm_type lower_order_final euler_at_final lambda_min_clipped "
-        "flow_shift time_shift_type predict_x0 disable_corrector shift_terminal".split()
+        "flow_shift time_shift_type predict_x0 disable_corrector shift_terminal "
+        "original_inference_steps timestep_scaling noise_sampler_seed".split()
     )
 
     @classmethod

@@ -6,12 +6,12 @@ pictures that are evaluated beside those that are made, and what each row of the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
 
 from .facts import RESULT, Facts, Row, stated
+from .samplers.options import check_guidance
 from .schedule import x0_and_eps
 from .startup import jt
 
@@ -118,14 +118,6 @@ class Denoiser:
             before = [_repeated(b.context, b.z.shape[0]) for b in beside]
             self._kept[key] = _joined([*before, *(_repeated(c, batch) for c in self.contexts)])
         return self._kept[key]
-
-
-def check_guidance(guidance: float, rescale: float = 0.0) -> None:
-    """Raise ValueError unless guidance is a finite number and rescale is in [0, 1]."""
-    if not math.isfinite(guidance):
-        raise ValueError(f"guidance must be a finite number, got {guidance}")
-    if not 0 <= rescale <= 1:
-        raise ValueError(f"rescale must be in [0, 1], got {rescale}")
 
 
 def _joined(parts: list[jt.Var]) -> jt.Var:

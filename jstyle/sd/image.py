@@ -17,6 +17,8 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from .files import atomic_write
 from .picture_files import DECODE_ERRORS, ImageError, open_picture, own_bound
+from .printable import reason_of
+from .reading import parse_json
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSE = {  # EXIF orientation -> what brings the picture upright
@@ -80,7 +82,7 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
     try:
         image.load()
     except DECODE_ERRORS as error:
-        reason = _one_line(error)
+        reason = reason_of(error)
         if isinstance(error, EOFError) or "truncated" in reason.lower():
             raise ImageError(f"{path}: is truncated") from None
         raise ImageError(f"{path}: is damaged ({reason})") from None
@@ -91,10 +93,6 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
     except DECODE_ERRORS:  # broken metadata is no reason to refuse good pixels
         orientation = None
     return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
@@ -159,6 +157,16 @@ def save_png(path: str | os.PathLike, pixels: np.ndarray, metadata: dict | None 
     image = Image.fromarray(np.ascontiguousarray(pixels))
     with atomic_write(path) as part:
         image.save(part, format="PNG", compress_level=6, pnginfo=info)
+
+
+def recorded_in(path: str | os.PathLike) -> dict:
+    """The metadata that `save_png` wrote; {} if there is none, or the file cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            found = parse_json(picture.info.get("jstyle", "{}"), path)
+    except (*DECODE_ERRORS, TypeError):  # ImageError and InputError are ValueErrors
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def grid(

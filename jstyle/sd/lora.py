@@ -20,6 +20,7 @@ from .hooks import Handle, around, hooks_around
 from .kernels import convolve
 from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
 from .lora_fit import fit, short
+from .lora_source import PARTS
 from .startup import jt
 from .weights import WeightsError
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 nn = jt.nn
 
-PARTS = ("unet", "text_encoder")  # of a StableDiffusion, those that can have LoRA
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "fc1", "fc2")
 _CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")

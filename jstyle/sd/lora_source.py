@@ -23,7 +23,7 @@ FILE_NAME = "pytorch_lora_weights.safetensors"  # inside a folder, as diffusers 
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names it
 NAMES = (FILE_NAME, ADAPTERS[0], "pytorch_lora_weights.bin", ADAPTERS[1])
 CONFIG = "adapter_config.json"  # beside peft's file
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "text_encoder")  # of a StableDiffusion, those that can have LoRA
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 REFUSED = (  # options of peft that change the sum; use_dora is a kind of its own
     *("fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora", "target_parameters"),

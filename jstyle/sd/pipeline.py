@@ -1,7 +1,8 @@
 """StableDiffusion: the four parts of a model together, and what they do together.
 
-Text to context, pixels to latents and back, and the DDIM loop with classifier-free guidance
-(arXiv:2207.12598). Latents are always scaled by the VAE's scaling_factor. Layout NCHW, float32.
+Text to context, pixels to latents and back, and walks over noise levels, of which denoiser.py has
+the guidance, samplers/ the steps and sampling.py the loops. Latents are always scaled by the VAE's
+scaling_factor. Layout NCHW, float32.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, model_folder, samplers, sampling, single_file, weights
+from . import hub, image, model_folder, samplers, sampling, single_file, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, UNetConfig, VAEConfig, check_together
 from .denoiser import Condition, Denoiser
@@ -166,6 +168,12 @@ class StableDiffusion:
     def size_multiple(self) -> int:
         """Heights and widths of images must be multiples of this: every level halves evenly."""
         return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def load_image(self, path: str | PathLike, size_px: int | None = None) -> np.ndarray:
+        """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
+        size_px = self.picture_size if size_px is None else size_px
+        self.check_size(size_px, size_px)
+        return image.load(path, size_px=size_px)
 
     def encode_text(self, prompts: list[str]) -> jt.Var:
         """Prompts -> context (B, tokens, D) for the UNet; longer prompts are cut with a warning."""

@@ -23,11 +23,12 @@ from pathlib import Path
 LONGEST_NAME = 255  # bytes of a file's name
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
-KINDS = {
+KINDS = {  # what stands where a file should; opening a pipe waits, a device may never end
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFBLK: "a disk",
+    stat.S_IFCHR: "a device",
 }
 WRONG_PATHS = {
     errno.ENOTDIR: "what should be its folder is a file",

@@ -24,6 +24,7 @@ import numpy as np
 from . import kernels
 from .files import InputError, atomic_write, require_file
 from .limits import switched
+from .printable import listing
 from .reading import kind_of, parse_json, read_object
 from .startup import jt
 from .torch_zip import TorchFileError, read_tensors
@@ -307,8 +308,7 @@ def _require_match(parameters: dict, shapes: dict, found: dict, where: object) -
 
 
 def _listing(names: list[str]) -> str:
-    rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return listing(names, LISTED)
 
 
 def to_var(values: np.ndarray) -> tuple[jt.Var, bool]:

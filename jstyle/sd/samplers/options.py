@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 
 from ..limits import SAMPLING_STEPS, require_whole
 from ..rng import NUMPY, check_rng
-from . import SAMPLERS
-from .levels import EXPONENTIAL, KARRAS
+from . import check_sampler
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,8 @@ class Sampling:
     def __post_init__(self):
         check_rng(self.rng)
         require_whole("steps", self.steps, 1, SAMPLING_STEPS)
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance must be a finite number, got {self.guidance}")
+        check_guidance(self.guidance, self.rescale)
         check_sampler(self.sampler, self.sigmas, self.eta)
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale must be in [0, 1], got {self.rescale}")
 
     def told(self) -> dict:
         """These options by name, of a subclass too: for records."""
@@ -63,20 +59,9 @@ class Sampling:
 FIELDS = tuple(field.name for field in fields(Sampling))
 
 
-def check_sampler(sampler: str | None, sigmas: str | None, eta: float) -> None:
-    """Raise ValueError for a name that does not exist, or for what the sampler does not admit."""
-    if sampler is not None and sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
-    if sigmas not in (None, KARRAS, EXPONENTIAL):
-        raise ValueError(f"sigmas must be {KARRAS} or {EXPONENTIAL}, got {sigmas!r}")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be in [0, 1], got {eta}")
-    if sampler is None:
-        return
-    row = SAMPLERS[sampler]
-    if sigmas is not None and sigmas not in row.sigmas:
-        able = ", ".join(name for name, other in SAMPLERS.items() if sigmas in other.sigmas)
-        raise ValueError(f"sampler {sampler} admits no sigmas {sigmas}; these do: {able}")
-    if eta and not row.uses_eta:
-        able = ", ".join(name for name, other in SAMPLERS.items() if other.uses_eta)
-        raise ValueError(f"sampler {sampler} has no eta, got {eta}; {able} has")
+def check_guidance(guidance: float, rescale: float = 0.0) -> None:
+    """Raise ValueError unless guidance is a finite number and rescale is in [0, 1]."""
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance must be a finite number, got {guidance}")
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale must be in [0, 1], got {rescale}")

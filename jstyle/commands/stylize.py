@@ -15,7 +15,7 @@ from typing import Any
 from .. import __version__
 from ..config import RESULTS_TOGETHER
 from ..methods import DEFAULT, Method, find_method
-from ..sd import image
+from ..sd import hub, image
 from ..sd.files import output_folder
 from ..sd.limits import TOGETHER, require_whole
 from ..sd.targets import stylized_name
@@ -50,7 +50,7 @@ def stylize(
     out: str,
     cfg: Any,
     bar: Callable,
-    model: str = "tiny",
+    model: str | hub.Source = "tiny",
     variant: str | None = None,
     device: str = "auto",
     loras: Sequence[str] = (),

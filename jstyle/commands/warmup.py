@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from ..config import StyleConfig
+from ..sd import hub
 from .inputs import Started, find_model, start
 
 TASKS = ("stylize", "generate")
@@ -37,7 +38,7 @@ def warm_up(
     cfg: StyleConfig,
     bar: Callable,
     tasks: tuple[str, ...] = TASKS,
-    model: str = "tiny",
+    model: str | hub.Source = "tiny",
     variant: str | None = None,
     device: str = "auto",
 ) -> Warmth:

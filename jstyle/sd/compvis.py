@@ -11,14 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import TypeVar
-
-import numpy as np
+from typing import Any, TypeVar
 
 from .config import CLIPTextConfig, UNetConfig, VAEConfig
 from .weights import StoredTensor
 
-Tensor = TypeVar("Tensor", StoredTensor, np.ndarray)
+Tensor = TypeVar("Tensor")  # a StoredTensor, an array, or a name in their place
 Names = dict[str, str]  # module here -> module there; what is below it has the same name in both
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
@@ -180,7 +178,9 @@ def to_open_clip(names: Iterable[str], cfg: CLIPTextConfig) -> dict[str, tuple[s
     the same as the one before.
     """
     there = renamed({name: name for name in names}, open_clip_names(cfg))
-    found = {name: (here,) for name, here in there.items() if not name.startswith("text_model.")}
+    found: dict[str, tuple[str, ...]] = {
+        name: (here,) for name, here in there.items() if not name.startswith("text_model.")
+    }
     found["positional_embedding"] = (POSITIONS,)
     for i in range(cfg.num_hidden_layers):
         for kind in ("weight", "bias"):
@@ -196,7 +196,7 @@ def is_convolution(name: str) -> bool:
     return _CONVOLUTION.fullmatch(name) is not None
 
 
-def thirds(tensor: Tensor) -> list[Tensor]:
+def thirds(tensor: Any) -> list:
     """The first, second and last third of the rows. Raises ValueError if there is none."""
     rows, rest = divmod(tensor.shape[0] if tensor.shape else 0, 3)
     if rest or not rows:

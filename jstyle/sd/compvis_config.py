@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from itertools import count
+from typing import Any
 
 from .config import CLIPTextConfig, UNetConfig, VAEConfig
 from .weights import WeightsError, rename
@@ -19,7 +20,7 @@ SIDE, SIDE_OF_V = 64, 96  # of latents: pictures of 512 pixels, and of 768 for S
 _BLOCK = re.compile(r"input_blocks\.(\d{1,4})\.")
 PIXELS = 8  # of a picture, per latent
 SCALING = 0.18215
-SCHEDULE = {
+SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
     "beta_end": 0.012,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import hub, weights
 from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
 
-CONFIGS = {
+CONFIGS: dict[str, Any] = {
     "unet": UNetConfig,
     "vae": VAEConfig,
     "text_encoder": CLIPTextConfig,
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     tokenizer: folder of its files; pad_token: None for the folder's own. notes: for the user.
     scheduler: its file as it is, which names a sampler too; None: there is no such file."""
 
-    configs: dict
+    configs: dict[str, Any]
     weights: dict[str, tuple[Tensors, Path]]
     tokenizer: Path
     pad_token: str | None = None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -53,7 +53,7 @@ TABLES = (  # of the schedule, which is known; and what other programs keep besi
     *(V_KEY, ZERO_SNR_KEY, "scale_factor"),
 )
 LISTED = 3
-FITS = {"rtol": 1e-2, "atol": 1e-4}  # tables are stored as float16 too
+FITS: dict[str, Any] = {"rtol": 1e-2, "atol": 1e-4}  # tables are stored as float16 too
 
 
 class Checkpoint(NamedTuple):
@@ -61,7 +61,7 @@ class Checkpoint(NamedTuple):
     pad_token: of its tokenizer. notes: lines for the user."""
 
     path: Path
-    configs: dict
+    configs: dict[str, Any]
     tensors: dict[str, Tensors]
     pad_token: str
     notes: tuple[str, ...]
@@ -95,7 +95,7 @@ def _understood(path: Path, tensors: Tensors, about: dict, prediction: str | Non
         side = compvis_config.SIDE
         if second and said == PredictionType.V:
             side = compvis_config.SIDE_OF_V
-        configs = {
+        configs: dict[str, Any] = {
             "unet": compvis_config.unet_config(unet, second, side),
             "vae": compvis_config.vae_config(vae, side),
             "text_encoder": (
@@ -190,7 +190,9 @@ def _schedule(tensors: Tensors, said: str) -> ScheduleConfig:
             "its schedule ends without signal (zero terminal SNR), which needs --prediction v"
         )
     # arXiv:2305.08891: such a model is to be sampled from its very last timestep
-    more = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"} if zero else {}
+    more: dict[str, Any] = {}
+    if zero:
+        more = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     return ScheduleConfig(**compvis_config.SCHEDULE, prediction_type=said, **more)
 
 
@@ -258,7 +260,7 @@ def write_checkpoint(sd: StableDiffusion, path: Path | str, dtype: str = "float1
 def _places(sd: StableDiffusion, second: bool) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Name there -> the part, and the names here whose rows it holds."""
     unet, vae, text = (getattr(sd, part) for part in PARTS)
-    found = {}
+    found: dict[str, tuple[str, tuple[str, ...]]] = {}
     for part, start, names in (
         ("unet", UNET, compvis.unet_names(unet.config)),
         ("vae", VAE, compvis.vae_names(vae.config)),
@@ -304,5 +306,5 @@ def find(source: hub.Source) -> Found:
     path = hub.resolve(source)
     read = read_checkpoint(path, source.prediction)
     tokenizer = hub.tokenizer_folder(source)
-    stored = {part: (tensors, path) for part, tensors in read.tensors.items()}
+    stored: dict[str, Any] = {part: (tensors, path) for part, tensors in read.tensors.items()}
     return Found(read.configs, stored, tokenizer, read.pad_token, read.notes)

@@ -38,7 +38,16 @@ TRAIN = ["scikit-image>=0.22"]  # their photographs train the shipped model
 RAY = ["ray>=2.9"]  # `jdreambooth contest run --engine ray`: several machines
 TORCHMETRICS = "torchmetrics==1.8.2"  # what the score is compared with, in part by its inner steps
 OPENCV = "opencv-python-headless>=4.8,<4.12"  # the histograms' reference; 4.12 wants NumPy 2
-TEST = ["pytest>=8", "pytest-xdist>=3.6", "ruff>=0.9", TORCHMETRICS, OPENCV, *PARITY, *RAY]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.9",
+    "mypy>=1.13,<3",
+    TORCHMETRICS,
+    OPENCV,
+    *PARITY,
+    *RAY,
+]
 
 setup(
     name="jstyle",
@@ -53,7 +62,7 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc"],
+        + ["sd/*.cc", "grids/grid.html"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,

@@ -57,7 +57,7 @@ def _checkpoint(trained: list) -> Callable:
 
 
 @contextmanager
-def checkpointed(*modules) -> Iterator[int]:
+def checkpointed(*modules: jt.nn.Module) -> Iterator[int]:
     """Recompute the blocks of these modules in the backward pass; yields how many there are.
 
     What is trained has to be known before. Gradients are the same. Undone on exit, also after an

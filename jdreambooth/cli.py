@@ -93,10 +93,8 @@ def _pick(args: Namespace) -> int:
 def _merge(args: Namespace) -> int:
     from .merge import merge
 
-    folder = merge(
-        args.run, args.out, args.at, args.weight, args.dtype, args.device, args.overwrite
-    )
-    say(args, f"wrote {folder}")
+    words = (args.run, args.out, args.at, args.weight, args.dtype, args.device, args.overwrite)
+    say(args, f"wrote {merge(*words, format=args.format)}")
     return 0
 
 
@@ -122,7 +120,7 @@ def _import(args: Namespace) -> int:
 def _identifiers(args: Namespace) -> int:
     from .identifiers import find_identifiers
 
-    for word, token in find_identifiers(args.model, args.count):
+    for word, token in find_identifiers(args.model, args.count, args.tokenizer):
         print(f"{word:<6} token {token}")
     return 0
 

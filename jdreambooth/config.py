@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from jstyle.sd import limits
+from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.rng import NUMPY, RNGS
-from jstyle.sd.samplers.options import FIELDS, check_sampler
+from jstyle.sd.samplers import check_sampler
+from jstyle.sd.samplers.options import FIELDS
 
 from .recipe import Recipe
 from .trainables import TRAINABLES, WITH_TEXT_ENCODER
@@ -22,6 +25,7 @@ CASES = ("keep", "lower")
 TEMPLATE, SIDECAR, METADATA, AUTO = CAPTION_SOURCES = ("template", "sidecar", "metadata", "auto")
 PRECISIONS = ("float32", "float16")
 DEVICES = ("auto", "cpu", "cuda")
+OF_ONE_FILE = ("prediction", "tokenizer")  # of models in one file; others are silent about them
 OF_THE_CALL = frozenset(("out", "resume"))  # where a run is, and how it was started
 PLACES = frozenset(("instance_dir", "captions", "class_dir"))  # what is there counts, not where
 # What moves no trained number: none of it is in what a run saves.
@@ -43,8 +47,11 @@ class TrainConfig:
         instance_dir: Folder with the pictures to learn; or a folder of folders like "10_sks fox",
             whose pictures are drawn ten times where those of "1_..." are drawn once.
         out: Folder of the run; everything is written there.
-        model: "tiny" (shipped), a folder in diffusers format, "sd21", or a hub id "owner/name".
+        model: "tiny" (shipped), a folder in diffusers format, a .safetensors or .ckpt file of
+            Stable Diffusion 1.x or 2.x, "sd21", or a hub id "owner/name".
         variant: Of the weight files, such as fp16.
+        prediction: Of a model in one file that does not say: "v" or "epsilon".
+        tokenizer: For a model in one file: a folder with vocab.json and merges.txt, or a hub id.
         device: "cpu", "cuda", or "auto": cuda where Jittor can use it.
         instance_prompt: The caption of every picture. "{stem}" stands for the file's name without
             suffix, underscores as spaces and trailing ones dropped: "{stem} in style_05".
@@ -117,6 +124,8 @@ class TrainConfig:
     out: str
     model: str = "tiny"
     variant: str | None = None
+    prediction: str | None = None
+    tokenizer: str | None = None
     device: str = "auto"
     instance_prompt: str | None = None
     captions: str | None = None
@@ -180,6 +189,11 @@ class TrainConfig:
         object.__setattr__(self, "save_at", _counts(self.save_at, self.steps))
         self._check_together()
 
+    @property
+    def save_steps(self) -> list[int]:
+        """save_at as it is after the checks: numbers, ascending."""
+        return self.save_at  # type: ignore[return-value]
+
     def recipe(self, steps: int, guidance: float) -> Recipe:
         """How samples or class pictures are painted."""
         how = {name: getattr(self, name) for name in FIELDS if name not in ("steps", "guidance")}
@@ -212,7 +226,13 @@ class TrainConfig:
 
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
-        return asdict(self)
+        found = asdict(self)
+        return {n: v for n, v in found.items() if not (n in OF_ONE_FILE and v is None)}
+
+    @property
+    def source(self) -> Source:
+        """The model that is trained."""
+        return Source(self.model, self.variant, self.prediction, self.tokenizer)
 
     def of_run(self) -> dict:
         """The options that stay the same if the run is moved, stopped and continued."""
@@ -236,7 +256,7 @@ class TrainConfig:
 @dataclass(frozen=True)
 class _Check:
     told: str
-    holds: Callable[[object], bool]
+    holds: Callable[[Any], bool]
 
 
 def _is_int(value) -> bool:
@@ -268,6 +288,8 @@ _CHECKS = {
     **dict.fromkeys(("instance_prompt", "captions", "class_dir", "resume"), _TEXT),
     **dict.fromkeys(("random_flip", "skip_bad_images", "train_text_encoder"), _SWITCH),
     "gradient_checkpointing": _SWITCH,
+    "prediction": _one_of(PREDICTIONS),
+    "tokenizer": _TEXT,
     "device": _one_of(DEVICES),
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,8 +39,8 @@ def generate(
 
     at: a saved step of the run, None for the last. bar(total) makes a tqdm-like progress bar.
     overwrite: also replace files that are no results of ours. Finished pictures stay if it is
-    interrupted. Raises RunError, ImageError or ValueError for bad
-    input before anything is written, OSError if `out` cannot be.
+    interrupted. Raises RunError, ImageError or ValueError for bad input before anything is
+    written, OSError if `out` cannot be.
     """
     run = runs.open_run(run_folder)
     step = run.result(at)
@@ -57,7 +57,12 @@ def generate(
             for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
                 seed, text = recipe.seed + i, recipe.text(prompt)
                 pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
-                row = {"file": f"{name}.png", "prompt": prompt, "text": text, "seed": seed}
+                row: dict[str, Any] = {
+                    "file": f"{name}.png",
+                    "prompt": prompt,
+                    "text": text,
+                    "seed": seed,
+                }
                 image.save_png(folder / row["file"], pixels, {**about, **row})
                 rows.append(row)
                 paths.append(folder / row["file"])
@@ -81,7 +86,7 @@ def mean_picture(paths: list[Path], size_px: int) -> np.ndarray:
     return np.mean([image.load(path, size_px) for path in paths], axis=0, dtype=np.float32)
 
 
-def paint(sd: StableDiffusion, *how, advance: Callable[[], None] | None = None) -> np.ndarray:
+def paint(sd: StableDiffusion, *how: Any, advance: Callable[[], None] | None = None) -> np.ndarray:
     """`make_picture` as uint8 (S, S, 3)."""
     return image.to_uint8(make_picture(sd, *how, advance=advance))[0]
 

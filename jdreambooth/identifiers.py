@@ -41,6 +41,12 @@ def rare_identifiers(tokenizer: Tokenizer, count: int) -> list[Identifier]:
     return found
 
 
-def find_identifiers(model: str = "tiny", count: int = 20) -> list[Identifier]:
-    """`rare_identifiers` of a model's own tokenizer. Raises HubError if there is no such model."""
-    return rare_identifiers(Tokenizer.from_folder(hub.resolve(model) / "tokenizer"), count)
+def find_identifiers(
+    model: str = "tiny", count: int = 20, tokenizer: str | None = None
+) -> list[Identifier]:
+    """`rare_identifiers` of a model's own tokenizer, which is given for a model in one file.
+
+    Raises HubError if there is no such model.
+    """
+    folder = hub.tokenizer_folder(hub.Source(model, tokenizer=tokenizer))
+    return rare_identifiers(Tokenizer.from_folder(folder), count)

@@ -14,7 +14,12 @@ from .data import Batch
 
 
 def dreambooth_loss(
-    unet, batch: Batch, context: jt.Var, schedule: Schedule, prior_weight: float, min_snr_gamma
+    unet: jt.nn.Module,
+    batch: Batch,
+    context: jt.Var,
+    schedule: Schedule,
+    prior_weight: float,
+    min_snr_gamma: float | None,
 ) -> tuple[jt.Var, dict[str, jt.Var]]:
     """instance + prior_weight * prior, and these two by name (prior only with class pictures).
 

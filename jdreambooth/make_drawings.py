@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,10 +39,14 @@ def make_drawings(
     limits.require_whole("seed", seed, 0, limits.SEED)
     limits.require_whole("size_px", size_px, 16, limits.SIDE_PX)
     stem = {name: "_".join(filter(None, (name, style))).replace(" ", "_") for name in names}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for i, number in enumerate(range(seed, seed + count)):
         name = names[i % len(names)]
-        row = {"file": f"{stem[name]}_{number:04d}.png", "caption": captions[name], "object": name}
+        row: dict[str, Any] = {
+            "file": f"{stem[name]}_{number:04d}.png",
+            "caption": captions[name],
+            "object": name,
+        }
         rows.append({**row, "style": style, "seed": number, "size_px": size_px})
     paths = [Path(out) / row["file"] for row in rows]
     _require_free(Path(out), paths, overwrite)

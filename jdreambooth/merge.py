@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODEL_INDEX = "model_index.json"  # the sign of a whole model
 DTYPES = ("float16", "float32")
 FORMATS = ("kohya", "diffusers")
+MODEL_FORMATS = ("diffusers", "checkpoint")
 
 
 def merge(
@@ -29,8 +30,10 @@ def merge(
     dtype: str = "float16",
     device: str = "auto",
     overwrite: bool = False,
+    format: str = "diffusers",
 ) -> Path:
-    """Write the model with the run's LoRA folded in, as a folder in diffusers format.
+    """Write the model with the run's LoRA folded in, as a folder in diffusers format, or with the
+    format "checkpoint" as one .safetensors file under CompVis' names.
 
     at: a saved step, None for the last. weight: scales the LoRA's change. Raises RunError, also
     for a run that saves whole models (those are folders in that format already), ValueError for
@@ -38,19 +41,31 @@ def merge(
     be written.
     """
     from jstyle.sd.pipeline import StableDiffusion
+    from jstyle.sd.single_file import write_checkpoint
 
     run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
+    _require(format, MODEL_FORMATS, "format")
+
+    def merged() -> StableDiffusion:
+        sd = StableDiffusion.from_pretrained(run.config.source)
+        run.trainable.put_on(sd, run.results[step], weight)
+        run.trainable.merge(sd)
+        return sd
+
+    if format == "checkpoint":
+        read = [Path(run.config.model)] if run.config.source.is_file else []
+        path = _file_target(out, "a model in one file", overwrite, read)
+        with files.output_folder(path.parent), runs.on_device(device):
+            write_checkpoint(merged(), path, dtype)
+        return path
     folder = Path(out)
     if not overwrite and os.path.isdir(folder) and any(folder.iterdir()):
         raise targets.TargetError(
             f"{folder}: is not empty; give another folder, or --overwrite to replace its model"
         )
     with filled_folder(folder, last=MODEL_INDEX) as made, runs.on_device(device):
-        sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
-        run.trainable.put_on(sd, run.results[step], weight)
-        run.trainable.merge(sd)
-        sd.save_pretrained(made, dtype)
+        merged().save_pretrained(made, dtype)
     return folder
 
 
@@ -72,9 +87,9 @@ def export(
     run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
     _require(format, FORMATS, "format")
-    path = _lora_target(out, overwrite, run.results[step].glob("*.safetensors"))
+    path = _file_target(out, "a LoRA file", overwrite, run.results[step].glob("*.safetensors"))
     with files.output_folder(path.parent), runs.on_device(device):
-        sd = StableDiffusion.from_pretrained(run.config.model, run.config.variant)
+        sd = StableDiffusion.from_pretrained(run.config.source)
         run.trainable.export(sd, run.results[step], path, format, dtype)
     return path
 
@@ -103,7 +118,7 @@ def import_lora(
     _require(dtype, DTYPES, "dtype")
     _require(format, FORMATS, "format")
     file = read_lora(source)
-    path = _lora_target(out, overwrite, file.files)
+    path = _file_target(out, "a LoRA file", overwrite, file.files)
     lines = [_told(part, layers) for part, layers in sorted(file.parts.items(), reverse=True)]
     layers = {part: tuple(named) for part, named in file.parts.items()}
     with files.output_folder(path.parent):
@@ -122,11 +137,11 @@ def _range(values: set) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _lora_target(out: str | Path, overwrite: bool, read: Iterable[Path]) -> Path:
-    """The file of a LoRA, where nothing would be lost but an earlier one. Raises ValueError."""
+def _file_target(out: str | Path, what: str, overwrite: bool, read: Iterable[Path]) -> Path:
+    """The file, where nothing would be lost but an earlier one. Raises ValueError."""
     path = Path(out)
     if path.suffix != ".safetensors":
-        raise ValueError(f"{path}: the name of a LoRA file must end in .safetensors")
+        raise ValueError(f"{path}: the name of {what} must end in .safetensors")
     targets.require_free([path], overwrite, read)
     return path
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import Parser, add_config, add_device, add_overwrite, make_parser
+from jstyle.sd.console import (
+    Parser,
+    add_config,
+    add_device,
+    add_overwrite,
+    add_tokenizer,
+    make_parser,
+)
 
 from . import drawings
 from .config import TrainConfig
 from .make_drawings import CAPTIONS
-from .merge import DTYPES, FORMATS
+from .merge import DTYPES, FORMATS, MODEL_FORMATS
 from .recipe import Recipe
 from .verdict import PickConfig
 
@@ -105,11 +112,21 @@ def pick() -> Parser:
 def merge() -> Parser:
     parser = _parser(
         "merge",
-        "Write the model with a run's LoRA folded in, as a folder in diffusers format.",
-        "  jdreambooth merge --run runs/05 --at 500 --out models/style_05\n",
+        "Write the model with a run's LoRA folded in, as a folder in diffusers format or as one "
+        "file with the names of CompVis, which many programs read.",
+        "  jdreambooth merge --run runs/05 --at 500 --out models/style_05\n"
+        "  jdreambooth merge --run runs/05 --format checkpoint --out style_05.safetensors\n",
     )
     _add_result(parser)
-    parser.add_argument("--out", type=str, required=True, help="folder for the model")
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder for the model, or a .safetensors file"
+    )
+    parser.add_argument(
+        "--format",
+        type=str,
+        default=MODEL_FORMATS[0],
+        help="diffusers (a folder) or checkpoint (one file)",
+    )
     parser.add_argument("--weight", type=float, default=1.0, help="scales the LoRA's change")
     _add_dtype(parser, "float16")
     add_device(parser)
@@ -166,6 +183,7 @@ def identifiers() -> Parser:
         "  jdreambooth identifiers\n  jdreambooth identifiers --model sd21 --count 5\n",
     )
     parser.add_argument("--model", default="tiny", help="as for train")
+    add_tokenizer(parser)
     parser.add_argument("--count", type=int, default=20, help="how many")
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     return np.divide(sums, counts, out=np.full(len(values), np.nan), where=counts > 0)
 
 
-def plot_losses(metrics: str | Path, out: str | Path, saved_at: list[int] = ()) -> None:
+def plot_losses(metrics: str | Path, out: str | Path, saved_at: Sequence[int] = ()) -> None:
     """Draw the losses over the steps: every value faint, the mean of a twentieth of the run bold.
 
     saved_at: steps that get a dashed line. Raises ValueError without any steps.

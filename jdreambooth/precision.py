@@ -27,7 +27,7 @@ def require_precision(precision: str, device: str) -> None:
 
 
 @contextmanager
-def in_half(unet) -> Iterator[Callable]:
+def in_half(unet: jt.nn.Module) -> Iterator[Callable]:
     """Yield unet(z, t, context) computing in float16; afterwards its own parameters are back."""
     own = [
         (module, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jstyle.sd import files, image
@@ -18,7 +18,7 @@ from .recipe import Recipe
 def make_class_images(
     sd: StableDiffusion,
     folder: str | Path,
-    prompts: list[str],
+    prompts: Sequence[str],
     count: int,
     size_px: int,
     recipe: Recipe,
@@ -51,7 +51,7 @@ def _pictures(folder: Path, skip_bad: bool) -> list[Path]:
     return readable_images(folder, skip_bad) if pictures_in(folder) else []
 
 
-def _caption(path: Path, prompts: list[str]) -> str:
+def _caption(path: Path, prompts: Sequence[str]) -> str:
     with open_picture(path) as picture:
         made = picture.info.get("jstyle")
     told = parse_json(made, path) if made else {"prompt": prompts[0]}

@@ -63,9 +63,9 @@ def open_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"{folder}: no such folder")
-    config, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
+    values, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
     try:
-        config = TrainConfig(**{**config, "out": str(folder), "resume": None})
+        config = TrainConfig(**{**values, "out": str(folder), "resume": None})
     except (TypeError, ValueError) as error:
         raise RunError(f"{folder / CONFIG}: not the configuration of a run ({error})") from None
     return Run(folder, config, captions, step_folders(folder))
@@ -87,7 +87,7 @@ def load_model(run: Run, step: int | None) -> StableDiffusion:
     cfg = run.config
     if step is not None and run.trainable.whole_model:
         return StableDiffusion.from_pretrained(run.results[step])
-    sd = StableDiffusion.from_pretrained(cfg.model, cfg.variant)
+    sd = StableDiffusion.from_pretrained(cfg.source)
     if step is not None:
         run.trainable.put_on(sd, run.results[step])
     return sd

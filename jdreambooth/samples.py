@@ -6,6 +6,7 @@ RUN/samples/grid.png                    rows: prompts; columns: steps
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ class Sampler:
     """`sampler(step, sd)` draws the prompts with the model as it is. Noise depends on the recipe's
     seed alone, so that pictures of different steps differ by the training and nothing else."""
 
-    def __init__(self, run: str | Path, prompts: list[str], recipe: Recipe, size_px: int | None):
+    def __init__(
+        self, run: str | Path, prompts: Sequence[str], recipe: Recipe, size_px: int | None
+    ):
         """size_px: None for the model's size. Raises ValueError without prompts."""
         if not prompts:
             raise ValueError("samples need at least one prompt")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jstyle.sd.reading import read_object
 from jstyle.sd.startup import jt
@@ -29,7 +29,10 @@ class Session:
     def __init__(self, cfg: TrainConfig, make_bar: Callable, sd: StableDiffusion | None = None):
         self.cfg, self.make_bar, self.sd = cfg, make_bar, sd
         self.folder = Path(cfg.out)
-        self.bar, self.stage, self.log, self.sampler = None, None, None, None
+        self.bar: Any = None
+        self.stage: str | None = None
+        self.log: Events | None = None
+        self.sampler: Sampler | None = None
 
     def run(self) -> RunReport:
         if jt.rank > 0:  # another process of the run does all this
@@ -49,7 +52,9 @@ class Session:
             if self.bar is not None:
                 self.bar.close()
             self.bar, self.stage = self.make_bar(total), stage
-            self.bar.set_description("class pictures" if stage == "class" else "training")
+            self.bar.set_description(
+                "class pictures" if stage == "class" else "training", refresh=False
+            )
         self.bar.update(done - self.bar.n)
         if metrics:
             self.bar.set_postfix(loss=f"{metrics['loss']:.4f}", refresh=False)
@@ -72,6 +77,6 @@ class Session:
 
     def draw(self) -> None:
         """The plot of the losses, and the grid of the samples if there are any."""
-        plot_losses(self.folder / METRICS, self.folder / PLOT, self.cfg.save_at)
+        plot_losses(self.folder / METRICS, self.folder / PLOT, self.cfg.save_steps)
         if self.cfg.sample_every is not None:
             self._sampler().write_grid()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -107,7 +108,7 @@ class Run:
         if self.ranks.first:
             log.info("%s: %s; captions: %s", cfg.instance_dir, told(pictures), found.told())
         self.captions = captions
-        self.sd = sd or StableDiffusion.from_pretrained(cfg.model, cfg.variant)
+        self.sd = sd or StableDiffusion.from_pretrained(cfg.source)
         self.data = self._dataset(pictures, captions)
         self.trained = find_trainable(cfg.train)(self.sd, cfg)
         named = self.trained.parameters
@@ -122,7 +123,7 @@ class Run:
 
     def _tell_passed(self) -> None:
         """Counts asked for that this run went past without saving cannot be made up."""
-        passed = [n for n in self.cfg.save_at if n < self.start]
+        passed = [n for n in self.cfg.save_steps if n < self.start]
         lost = [str(n) for n in passed if not self.result_folder(n).exists()]
         if lost:
             log.warning(
@@ -136,7 +137,11 @@ class Run:
         cfg, sd = self.cfg, self.sd
         size = cfg.size_px or sd.picture_size
         sd.check_size(size, size)
-        views = {"crops": cfg.random_crops, "flip": cfg.random_flip, "seed": cfg.seed}
+        views: dict[str, Any] = {
+            "crops": cfg.random_crops,
+            "flip": cfg.random_flip,
+            "seed": cfg.seed,
+        }
         classes = []
         if cfg.prior_weight > 0:
             made = self.ranks.first_does(lambda: self._class_images(size))
@@ -197,7 +202,7 @@ class Run:
             steps=cfg.steps,
             loss=metrics[-1]["loss"],
             seconds=time.monotonic() - self.started,
-            results={n: f for n in cfg.save_at if (f := self.result_folder(n)).exists()},
+            results={n: f for n in cfg.save_steps if (f := self.result_folder(n)).exists()},
         )
 
     def step(self, step: int) -> dict[str, float]:
@@ -265,9 +270,9 @@ class Run:
         """Samples, results and states that are due after `done` steps; the state comes last."""
         cfg = self.cfg
         sample = self._samples_at(done)
-        if sample or done in cfg.save_at:
+        if sample or done in cfg.save_steps:
             with self.average.in_place() if self.average is not None else nullcontext():
-                if done in cfg.save_at:
+                if done in cfg.save_steps:
                     about = {"step": str(done), "config": json.dumps(cfg.shaping())}
                     with checkpoint.whole_folder(self.result_folder(done)) as part:
                         self.trained.save(part, about)

@@ -12,7 +12,7 @@ from jstyle.sd.samplers.options import FIELDS, Sampling
 from .recipe import PLACE, Recipe
 
 RECOGNISES = 0.5  # share of its own pictures that a model must recognise to be asked about others
-HEEDS = 0.2  # diversity before training, below which nothing is left to lose
+LEAST_DIVERSITY = 0.2  # diversity before training, below which nothing is left to lose
 HARDLY = 0.9  # of the style distance before training: next to nothing is learned
 STYLE, SCORE = "style", "score"
 
@@ -136,7 +136,7 @@ def _highest_score(healthy: list[Measured], before: Measured, margin: float) -> 
 
 def _doubts(before: Measured) -> list[str]:
     """What the model before training cannot serve as a scale for."""
-    if before.diversity < HEEDS:
+    if before.diversity < LEAST_DIVERSITY:
         return ["the prompts hardly mattered before training either; give some the model knows"]
     if before.own < RECOGNISES:
         return [f"recognition is left out: {before.own:.0%} of the untrained pictures have it"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .sd import ending
 
 
-def run():
+def run() -> None:
     """Run the command line of this process, and end the process with its exit code."""
     ending.run_program("jstyle", "jstyle.cli")
 

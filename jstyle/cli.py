@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from . import __version__, options
 from .config import StyleConfig
 from .methods import find_method
-from .sd.console import Command, Program, count, progress_bar, say
+from .sd.console import Command, Program, count, model_source, progress_bar, say
 
 USAGE = """\
 usage: jstyle COMMAND [options]      (jstyle COMMAND --help shows the options and examples)
@@ -51,7 +51,7 @@ def _stylize(args: Namespace) -> int:
 
     cfg = _style_config(args, find_method(args.method).Config)
     words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
-    model = (args.model, args.variant, args.device, _several(args.lora))
+    model = (model_source(args), None, args.device, _several(args.lora))
     more = {"tell": partial(say, args), "batch": args.batch, "method": args.method}
     done = stylize(*words, *model, **more, overwrite=args.overwrite)
     if done.skipped:
@@ -67,7 +67,7 @@ def _reconstruct(args: Namespace) -> int:
     from .commands.reconstruct import reconstruct
 
     cfg, bar = _style_config(args), progress_bar(args, "eval")
-    model = (args.model, args.variant, args.device)
+    model = (model_source(args), None, args.device)
     done = reconstruct(args.image, args.out, cfg, bar, *model, overwrite=args.overwrite)
     if args.json:
         print(json.dumps({**asdict(done), "out": str(done.out)}))
@@ -83,12 +83,31 @@ def _generate(args: Namespace) -> int:
     from .commands.generate import generate
     from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
-    given = {name: args[name] for name in names}
+    names = ("seed", "negative", "height", "width", "device", "overwrite")
+    given = {"model": model_source(args), **{name: args[name] for name in names}}
     given |= {"loras": _several(args.lora), "tell": partial(say, args)}
     how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
     for path in generate(_several(args.prompt), args.out, how, bar, **given):
         say(args, f"wrote {path}")
+    return 0
+
+
+def _grid(args: Namespace) -> int:
+    from .commands.grid import grid
+    from .grids.request import Request
+    from .sd.samplers.options import FIELDS, Sampling
+
+    names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
+    names += ("prediction", "tokenizer", "run", "cell_px")
+    given = {name: args[name] for name in names}
+    given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
+    given["sampling"] = Sampling(**{name: args[name] for name in FIELDS})
+    request = Request({option: _several(args[option]) for option in "xyz"}, **given)
+    done = grid(request, args.out, progress_bar(args, "eval"), partial(say, args))
+    there = done.cells - done.empty - done.painted
+    reused = f", {there} taken from what was there" if there else ""
+    say(args, f"{count(done.cells, 'cell')}: {done.painted} painted{reused}")
+    say(args, f"wrote {done.sheet} and {done.page}")
     return 0
 
 
@@ -114,12 +133,11 @@ def _demo(args: Namespace) -> int:
 def _parity(args: Namespace) -> int:
     from .commands import parity
 
-    same = ("model", "variant", "device", "reference", "prompt", "steps", "seed", "rng", "size_px")
+    same = ("device", "reference", "prompt", "steps", "seed", "rng", "size_px")
     same += ("dtype", "slack", "inject_fault")
     stages = None if args.only is None else tuple(args.only.replace(" ", "").split(","))
-    request = parity.Request(
-        images=tuple(_several(args.image)), stages=stages, **{name: args[name] for name in same}
-    )
+    given = {"model": model_source(args), **{name: args[name] for name in same}}
+    request = parity.Request(images=tuple(_several(args.image)), stages=stages, **given)
     bar = progress_bar(args, "eval")
     if args.record is not None:
         if args.against is not None:
@@ -152,7 +170,7 @@ def _warmup(args: Namespace) -> int:
     from .commands.warmup import TASKS, warm_up
 
     tasks = TASKS if args.task == "all" else (args.task,)
-    model = (args.model, args.variant, args.device)
+    model = (model_source(args), None, args.device)
     done = warm_up(_style_config(args), progress_bar(args, "stage"), tasks, *model)
     say(
         args,
@@ -178,6 +196,7 @@ COMMANDS = {
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),
     "generate": Command("pictures from prompts", options.generate, _generate),
+    "grid": Command("one sheet over samplers, steps, prompts, LoRAs, ...", options.grid, _grid),
     "demo": Command("the shipped pictures through the shipped model", options.demo, _demo),
     "parity": Command("this package against PyTorch, layer by layer", options.parity, _parity),
     "score": Command("how good a contest's submission is", options.score, _score),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .sd.limits import SIDE_PX, require_whole
 
@@ -83,7 +85,7 @@ class StyleConfig:
             require_whole("size_px", self.size_px, 8, SIDE_PX)
 
     @classmethod
-    def preset(cls, name: str, **overrides) -> StyleConfig:
+    def preset(cls, name: str, **overrides: Any) -> StyleConfig:
         """The settings called `name` ("paper", "report", "high-style"), some of them replaced."""
         if name not in PRESETS:
             raise ValueError(f"preset must be one of {', '.join(PRESETS)}, got {name!r}")
@@ -95,10 +97,9 @@ def parse_gamma(gamma: float | str) -> tuple[float, float]:
     allowed = 'a number in [0, 1] or "cosine:HI:LO" with 1 >= HI >= LO >= 0'
     try:
         if isinstance(gamma, str) and gamma.startswith("cosine:"):
-            _, hi, lo = gamma.split(":")
+            hi, lo = map(float, gamma.split(":")[1:])
         else:
-            hi = lo = gamma
-        hi, lo = float(hi), float(lo)
+            hi = lo = float(gamma)
     except (TypeError, ValueError):
         raise ValueError(f"gamma must be {allowed}, got {gamma!r}") from None
     if isinstance(gamma, bool) or not 1.0 >= hi >= lo >= 0.0:
@@ -106,7 +107,7 @@ def parse_gamma(gamma: float | str) -> tuple[float, float]:
     return hi, lo
 
 
-def parse_window(window) -> tuple[int, int] | None:
+def parse_window(window: str | Sequence[int] | None) -> tuple[int, int] | None:
     """(LO, HI) of "LO:HI", a pair of integers or None."""
     if window is None:
         return None

@@ -23,27 +23,27 @@ class FeatureBank:
 
     def __init__(self, dtype: str = "float32"):
         self.dtype = dtype
-        self._features: dict[tuple[str, str, int], jt.Var] = {}
+        self._features: dict[tuple[str, str, float], jt.Var] = {}
 
-    def __setitem__(self, key: tuple[str, str, int], value: jt.Var):
+    def __setitem__(self, key: tuple[str, str, float], value: jt.Var):
         self._features[key] = value.detach().cast(self.dtype)
 
     def settle(self) -> None:
         """Called when all that was put in so far has been computed."""
 
-    def __getitem__(self, key: tuple[str, str, int]) -> jt.Var:
+    def __getitem__(self, key: tuple[str, str, float]) -> jt.Var:
         try:
             return self._stored(key).float32()
         except KeyError:
             raise KeyError(self._explain(*key)) from None
 
-    def _stored(self, key: tuple[str, str, int]) -> jt.Var:
+    def _stored(self, key: tuple[str, str, float]) -> jt.Var:
         return self._features[key]
 
     def __contains__(self, key) -> bool:
         return key in set(self)
 
-    def __iter__(self) -> Iterator[tuple[str, str, int]]:
+    def __iter__(self) -> Iterator[tuple[str, str, float]]:
         return iter(self._features)
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class FeatureBank:
         size = {"float32": 4, "float16": 2}[self.dtype]
         return size * sum(v.numel() for v in self._features.values())
 
-    def _explain(self, part: str, site: str, t: int) -> str:
+    def _explain(self, part: str, site: str, t: float) -> str:
         here = sorted(at for p, s, at in self if (p, s) == (part, site))
         if here:
             near = sorted(sorted(here, key=lambda at: abs(at - t))[:2])
@@ -71,7 +71,7 @@ class JoinedBank:
     def __init__(self, banks: Sequence[FeatureBank]):
         self.banks = tuple(banks)
 
-    def __getitem__(self, key: tuple[str, str, int]) -> jt.Var:
+    def __getitem__(self, key: tuple[str, str, float]) -> jt.Var:
         return jt.concat([bank[key] for bank in self.banks])
 
 
@@ -102,12 +102,12 @@ class Recorder:
         return call(q, k, v)
 
 
-def timestep(call: AttentionCall) -> int:
+def timestep(call: AttentionCall) -> float:
     """The timestep of an evaluation. Raises RuntimeError where no denoiser has stated it."""
     if call.facts is None:
         raise RuntimeError(f"{call.site}: the network was called without a denoiser, which says t")
     return call.facts.t
 
 
-def in_window(t: int, window: tuple[int, int] | None) -> bool:
+def in_window(t: float, window: tuple[int, int] | None) -> bool:
     return window is None or window[0] <= t <= window[1]

@@ -12,8 +12,10 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from .config import parse_gamma
-from .features import FeatureBank, in_window, timestep
+from .features import FeatureBank, JoinedBank, in_window, timestep
 from .sd.facts import Row
 from .sd.hooks import AttentionCall
 from .sd.startup import jt
@@ -31,9 +33,9 @@ class StyleInjector:
 
     def __init__(
         self,
-        queries: FeatureBank,
-        keys_values: FeatureBank,
-        gamma: float | Callable[[int], float],
+        queries: FeatureBank | JoinedBank,
+        keys_values: FeatureBank | JoinedBank,
+        gamma: float | Callable[[float], float],
         tau: float,
         window: tuple[int, int] | None = None,
     ):
@@ -58,7 +60,9 @@ def of_rows(features: jt.Var, rows: Sequence[Row]) -> jt.Var:
     return jt.concat([features[row.picture : row.picture + 1] for row in rows])
 
 
-def inject(q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float):
+def inject(
+    q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float
+) -> tuple[jt.Var, jt.Var, jt.Var]:
     """(q, k, v) of the injected attention for the result's queries q (B, tokens, heads, head_dim);
     the content's q_c and the style's k_s and v_s have a batch of B or 1."""
     mixed = tau * (gamma * q_c + (1.0 - gamma) * q)  # tau on the queries is tau on the logits
@@ -69,7 +73,7 @@ def _to_batch(x: jt.Var, batch: int) -> jt.Var:
     return x if x.shape[0] == batch else x.expand(batch, *x.shape[1:])
 
 
-def gamma_at(gamma: float | str, timesteps: Sequence[int]) -> Callable[[int], float]:
+def gamma_at(gamma: float | str, timesteps: Sequence[int] | np.ndarray) -> Callable[[float], float]:
     """The function t -> gamma of a number or of "cosine:HI:LO".
 
     With u = (t_first - t) / (t_first - t_last) over the descending sampling timesteps,

@@ -17,7 +17,7 @@ class Inversion:
     latent: jt.Var  # (B, 4, h, w)
     features: FeatureBank | JoinedBank
     num_steps: int
-    trail: dict[int, jt.Var] = field(default_factory=dict)  # timestep -> (B, 4, h, w)
+    trail: dict[float, jt.Var] = field(default_factory=dict)  # timestep -> (B, 4, h, w)
 
 
 def join(inversions: Sequence[Inversion]) -> Inversion:

@@ -106,8 +106,6 @@ def reconstruct() -> Parser:
 
 
 def generate() -> Parser:
-    from .sd.samplers.options import Sampling  # brings NumPy
-
     parser = _parser(
         "generate",
         "Pictures from prompts. Picture i has the seed SEED + i.",
@@ -123,7 +121,15 @@ def generate() -> Parser:
         "--prompt", action="append", required=True, help="may be given several times"
     )
     parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
-    parser.add_argument("--seed", type=int, default=0, help="of the first picture's noise")
+    _add_painting(parser, "of the first picture's noise")
+    return parser
+
+
+def _add_painting(parser: Parser, seed: str) -> None:
+    """How a picture is painted from a prompt. seed: what it is the seed of."""
+    from .sd.samplers.options import Sampling  # brings NumPy
+
+    parser.add_argument("--seed", type=int, default=0, help=seed)
     parser.add_fields(Sampling)
     parser.add_argument("--negative", type=str, default="", help="what guidance leads away from")
     for side in ("height", "width"):
@@ -133,6 +139,57 @@ def generate() -> Parser:
     add_model(parser)
     _add_lora(parser)
     add_overwrite(parser)
+
+
+def grid() -> Parser:
+    from .grids.axes import KINDS, MOST_VALUES  # brings NumPy
+
+    known = "\n".join(f"  {name:<9} {kind.told}" for name, kind in KINDS.items())
+    parser = _parser(
+        "grid",
+        "One labelled sheet over the values of up to three options: --x from left to right, --y "
+        "from top to bottom, --z one table per value. Beside OUT.png: OUT.html, the same as a "
+        "page; OUT.json, every cell with its values, file and seconds; OUT.cells, the pictures. "
+        "Cells that are there already are taken from there, so an interrupted grid goes on, and a "
+        "changed axis paints only what is new. All other options are the same in all cells.",
+        '  jstyle grid --prompt "a star in mosaic style" --out grid.png \\\n'
+        "      --x sampler=euler,dpm++2m,unipc --y steps=8,15,25 --z guidance=1,5,9\n"
+        "  jstyle grid --x seed=0..5 --y 'prompt=a cat, asleep|a dog, awake' --out seeds.png\n"
+        "  jstyle grid --prompt 'a fox' --x weight=0..1:0.25 --y 'lora=a.safetensors|b' \\\n"
+        "      --out loras.png --model sd21\n"
+        "  jstyle grid --run runs/05 --x at=all --y weight=0.5,1 --prompt 'a cup' --out when.png\n"
+        "  jstyle grid --prompt 'a cup' --x size=512,768x512 --out sizes.png --cell-px 256\n\n"
+        "axes:\n"
+        f"{known}\n\n"
+        "values:\n"
+        "  apart by commas; texts and files (prompt, negative, lora) by a bar |, and \\| is a bar\n"
+        "  numbers also as FIRST..LAST or FIRST..LAST:STEP: seed=0..5, steps=10..50:10\n"
+        "  an axis may be given in parts: --y 'prompt=a cat' --y 'prompt=a dog'\n"
+        f"  at most {MOST_VALUES} for an axis; an option cannot be an axis and given as well\n"
+        "  what a sampler does not admit (sigmas=karras with ddim) stays an empty cell with its "
+        "reason\n",
+    )
+    add_config(parser)
+    for name, told in {"x": "columns", "y": "rows", "z": "tables"}.items():
+        parser.add_argument(
+            f"--{name}", action="append", default=[], metavar="NAME=VALUES", help=told
+        )
+    parser.add_argument("--prompt", action="append", default=[], help="unless it is an axis")
+    parser.add_argument("--out", type=str, required=True, help="the sheet, a .png")
+    parser.add_argument(
+        "--run",
+        type=str | None,
+        default=None,
+        help="a run of `jdreambooth train`: its model, and its last saved LoRA unless the axis at "
+        "says otherwise",
+    )
+    parser.add_argument(
+        "--cell-px",
+        type=int | None,
+        default=None,
+        help="longer side of the pictures on the sheet (default: as painted)",
+    )
+    _add_painting(parser, "of the noise")
     return parser
 
 

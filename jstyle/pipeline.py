@@ -6,16 +6,16 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
+from typing import TypeAlias
 
 import numpy as np
 
 from .adain import adain
-from .config import StyleConfig
+from .config import StyleConfig, parse_window
 from .features import FeatureBank, Recorder, in_window
 from .injection import StyleInjector, gamma_at, resolve_sites
 from .inversion import Inversion
 from .recompute import ReplayInjector, replayed
-from .sd import image as image_files
 from .sd.hooks import around_attention
 from .sd.pipeline import StableDiffusion
 from .sd.startup import jt
@@ -23,7 +23,7 @@ from .storage import DiskBank, choose, feature_bytes
 
 log = logging.getLogger("jstyle")
 
-Image = jt.Var | np.ndarray
+Image: TypeAlias = jt.Var | np.ndarray
 Progress = Callable[[int, int], object]
 
 
@@ -39,7 +39,7 @@ class JStyleID:
 
     def __init__(self, sd: StableDiffusion, scratch: str | PathLike | None = None):
         self.sd, self.scratch = sd, scratch
-        self._empty_prompt = None
+        self._empty_prompt: jt.Var | None = None
 
     def stylize(
         self,
@@ -71,7 +71,7 @@ class JStyleID:
         z = self.sd.encode_image(image)
         cfg = self.decide(cfg, self.feature_bytes(cfg, image.shape, parts))
         sites = self._sites(cfg) if parts else ()
-        recorder = Recorder(self._bank(cfg), parts, cfg.window)
+        recorder = Recorder(self._bank(cfg), parts, parse_window(cfg.window))
         trail = {} if sites and cfg.features == "recompute" else None
         with around_attention(self.sd.unet, sites if trail is None else (), recorder):
             loop = self.sd.invert(z, self._context(z.shape[0]), cfg.steps)
@@ -95,13 +95,14 @@ class JStyleID:
         if cfg.init_adain:
             z = adain(z, style.latent)
         gamma = gamma_at(cfg.gamma, self.sd.schedule.timesteps(cfg.steps))
-        sites = self._sites(cfg)
+        sites, window = self._sites(cfg), parse_window(cfg.window)
         beside = None
+        hook: ReplayInjector | StyleInjector
         if sites and _both_traced(content, style):
             hook = ReplayInjector(gamma, cfg.tau, cfg.feature_dtype)
-            beside = replayed(content, style, self._context(1), cfg.window)
+            beside = replayed(content, style, self._context(1), window)
         else:
-            hook = StyleInjector(content.features, style.features, gamma, cfg.tau, cfg.window)
+            hook = StyleInjector(content.features, style.features, gamma, cfg.tau, window)
         with around_attention(self.sd.unet, sites, hook):
             z = self._sample(z, cfg, progress, beside)
         return self.sd.decode(z)
@@ -109,7 +110,8 @@ class JStyleID:
     def feature_bytes(self, cfg: StyleConfig, shape: Sequence[int], parts: str) -> int:
         """Bytes that the inversion of images of this shape (B, 3, H, W) records."""
         sites = self._sites(cfg) if parts else ()
-        times = sum(in_window(int(t), cfg.window) for t in self.sd.schedule.timesteps(cfg.steps))
+        window = parse_window(cfg.window)
+        times = sum(in_window(int(t), window) for t in self.sd.schedule.timesteps(cfg.steps))
         latent = shape[2] // self.sd.vae_scale, shape[3] // self.sd.vae_scale
         unet = self.sd.unet.config
         return shape[0] * feature_bytes(unet, sites, parts, times, latent, cfg.feature_dtype)
@@ -136,9 +138,7 @@ class JStyleID:
 
     def load(self, path: str | PathLike, cfg: StyleConfig) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
-        size_px = self.sd.picture_size if cfg.size_px is None else cfg.size_px
-        self.sd.check_size(size_px, size_px)
-        return image_files.load(path, size_px=size_px)
+        return self.sd.load_image(path, cfg.size_px)
 
     def _bank(self, cfg: StyleConfig) -> FeatureBank:
         if cfg.features == "disk":
@@ -156,11 +156,11 @@ class JStyleID:
         return self._empty_prompt.expand(batch, *self._empty_prompt.shape[1:])
 
     def _sites(self, cfg: StyleConfig) -> tuple[str, ...]:
-        """The attentions to edit: none without injection. Checks sites and window together."""
+        """The attentions to hook: none without injection. Checks sites and window together."""
         if not cfg.inject:
             return ()
         timesteps = [int(t) for t in self.sd.schedule.timesteps(cfg.steps)]
-        if not any(in_window(t, cfg.window) for t in timesteps):
+        if not any(in_window(t, parse_window(cfg.window)) for t in timesteps):
             raise ValueError(
                 f"window {cfg.window[0]}:{cfg.window[1]} holds none of the {cfg.steps} sampling "
                 f"timesteps ({timesteps[-1]} to {timesteps[0]}); widen it, or set inject to false"
@@ -211,15 +211,15 @@ def _both_traced(content: Inversion, style: Inversion) -> bool:
 
 
 def _traced(
-    loop: Iterator[tuple[int, jt.Var]], z: jt.Var, trail: dict[int, jt.Var]
-) -> Iterator[tuple[int, jt.Var]]:
+    loop: Iterator[tuple[float, jt.Var]], z: jt.Var, trail: dict[float, jt.Var]
+) -> Iterator[tuple[float, jt.Var]]:
     """The same loop; `trail` gets what the network saw at each timestep, first z."""
     for t, after in loop:
         trail[t], z = z, after
         yield t, z
 
 
-def _run(loop: Iterator[tuple[int, jt.Var]], steps: int, progress: Progress | None) -> jt.Var:
+def _run(loop: Iterator[tuple[float, jt.Var]], steps: int, progress: Progress | None) -> jt.Var:
     """The latent after the last step."""
     for done, (_, z) in enumerate(loop, 1):  # noqa: B007
         if progress is not None:

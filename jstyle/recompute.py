@@ -25,7 +25,7 @@ class ReplayInjector:
     features are rounded as if they had been kept.
     """
 
-    def __init__(self, gamma: Callable[[int], float], tau: float, dtype: str):
+    def __init__(self, gamma: Callable[[float], float], tau: float, dtype: str):
         self.gamma, self.tau, self.dtype = gamma, tau, dtype
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
@@ -45,7 +45,7 @@ class ReplayInjector:
 
 def replayed(
     content: Inversion, style: Inversion, context: jt.Var, window: tuple[int, int] | None
-) -> Callable[[int], list[Beside]]:
+) -> Callable[[float], list[Beside]]:
     """What a denoiser evaluates beside the result at a timestep: both inversions' latents.
 
     context: (1, tokens, dim), with which they were inverted.
@@ -58,7 +58,7 @@ def replayed(
             f"one size, got {sizes[0]} and {sizes[1]}"
         )
 
-    def beside(t: int) -> list[Beside]:
+    def beside(t: float) -> list[Beside]:
         if not in_window(t, window):
             return []
         trails = ((CONTENT, content.trail), (STYLE, style.trail))

@@ -8,6 +8,7 @@ file. A file costs reading back, features that are computed again two more image
 from __future__ import annotations
 
 import mmap
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,19 +49,19 @@ def feature_bytes(
     return numbers * len(parts) * timesteps * ITEM_BYTES[dtype]
 
 
-def choose(nbytes: int, folder: str | Path | None = None) -> tuple[str, str]:
+def choose(nbytes: int, folder: str | os.PathLike[str] | None = None) -> tuple[str, str]:
     """("memory", "disk" or "recompute", the reason in words) for features of `nbytes` bytes.
 
     Half of the free memory may be taken, else half of what is free where `folder` is.
     """
     memory, disk = _free_memory(), free_disk_bytes(Path(folder or tempfile.gettempdir()))
-    told = f"recorded features, {gib(nbytes)}, are "
+    what = f"recorded features, {gib(nbytes)}, are "
     if nbytes * SHARE <= memory:
-        return "memory", f"{told}kept in memory ({gib(memory)} free)"
+        return "memory", f"{what}kept in memory ({gib(memory)} free)"
     if nbytes * SHARE <= disk:
-        return "disk", f"{told}kept on disk ({gib(disk)} free; only {gib(memory)} of memory)"
+        return "disk", f"{what}kept on disk ({gib(disk)} free; only {gib(memory)} of memory)"
     free = f"only {gib(memory)} of memory and {gib(disk)} of disk free"
-    return "recompute", f"{told}computed again when they are needed ({free})"
+    return "recompute", f"{what}computed again when they are needed ({free})"
 
 
 def _free_memory() -> int:
@@ -75,7 +76,7 @@ def gib(nbytes: int) -> str:
     return f"{nbytes / 2**30:.2f} GiB"
 
 
-def _nameless_file(folder: str | Path):
+def _nameless_file(folder: str | os.PathLike[str]):
     """Unbuffered, so that what a full disk has refused is not tried again when it is closed."""
     try:
         return tempfile.TemporaryFile(prefix="jstyle-features-", dir=folder, buffering=0)
@@ -92,13 +93,13 @@ class DiskBank(FeatureBank):
     files. The bytes are those of a bank in memory.
     """
 
-    def __init__(self, dtype: str = "float32", folder: str | Path | None = None):
+    def __init__(self, dtype: str = "float32", folder: str | os.PathLike[str] | None = None):
         super().__init__(dtype)
         where = tempfile.gettempdir() if folder is None else folder
         self._told = f"{where} {SWITCH}"
         with naming(self._told):
             self._file = _nameless_file(where)
-        self._places: dict[tuple[str, str, int], tuple[int, tuple[int, ...]]] = {}
+        self._places: dict[tuple[str, str, float], tuple[int, tuple[int, ...]]] = {}
         self._map: mmap.mmap | None = None
 
     def settle(self) -> None:
@@ -109,13 +110,13 @@ class DiskBank(FeatureBank):
             for key, value in self._features.items():
                 values = np.ascontiguousarray(value.numpy())
                 self._places[key] = self._file.tell(), values.shape
-                left = memoryview(values).cast("B")
+                left = values.data.cast("B")
                 while left:
                     left = left[self._file.write(left) :]
         self._features.clear()
         self._map = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
 
-    def _stored(self, key: tuple[str, str, int]) -> jt.Var:
+    def _stored(self, key: tuple[str, str, float]) -> jt.Var:
         if key not in self._places:
             return super()._stored(key)
         offset, shape = self._places[key]
@@ -125,7 +126,7 @@ class DiskBank(FeatureBank):
             self._map.madvise(mmap.MADV_DONTNEED)
         return jt.array(values)
 
-    def __iter__(self) -> Iterator[tuple[str, str, int]]:
+    def __iter__(self) -> Iterator[tuple[str, str, float]]:
         yield from self._places
         yield from self._features
 

@@ -22,7 +22,7 @@ MARKERS = {
     "slow": "takes more than about ten seconds",
     "parity": "compares with PyTorch, diffusers or transformers",
     "gpu": "needs a CUDA device",
-    "cuda_emulated": "runs on the emulated CUDA device (python -m tests.cuda.setup makes it)",
+    "cuda_emulated": "runs on the emulated CUDA device (python -m tests.cuda.make makes it)",
     "weights": "needs a real checkpoint",
 }
 REFERENCE = ("torch", "diffusers", "transformers")

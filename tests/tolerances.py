@@ -57,7 +57,7 @@ TOLERANCES = {
     "pipeline image of latents": Measured(2.5e-6, "2026-11-20"),
     "pipeline latents after 4 steps": Measured(3.7e-6, "2026-11-20"),
     "pipeline image after 4 steps": Measured(4.7e-6, "2026-11-20"),
-    "pipeline image with its own sampler": Measured(4.7e-6, "2026-11-28"),
+    "pipeline image with its own sampler": Measured(2.3e-6, "2026-11-28"),
     "saved unet": Measured(1.1e-6, "2026-11-20"),
     "text_encoder.sd1": Measured(6.4e-7, "2026-11-20"),
     "text_encoder.sd2": Measured(5.7e-7, "2026-11-20"),
@@ -67,6 +67,7 @@ TOLERANCES = {
     "lora.gradient": Measured(4.1e-6, "2026-11-20"),
     "benchmark works": Measured(2.1e-6, "2026-11-20"),
     "lora.merged": Measured(1.3e-6, "2026-11-20"),
+    "single file picture": Measured(2.4e-6, "2026-11-28"),
     "image to image": Measured(2.1e-6, "2026-11-20"),
     "golden": Measured(3.8e-7, "2026-11-20"),
     "adain": Measured(1.5e-7, "2026-11-20"),
@@ -126,6 +127,21 @@ TOLERANCES = {
     "score.clip_rn50": Measured(2.5e-6, "2026-11-20"),
     # a softmax over a hundred times the cosines
     "score.clip_iqa": Measured(4.8e-5, "2026-11-20"),
+    # the emulated CUDA device against the CPU; half: against the CPU's float32
+    "cuda.text": Measured(2.4e-7, "2026-11-28"),
+    "cuda.unet": Measured(1.1e-6, "2026-11-28"),
+    "cuda.gradient": Measured(1.1e-6, "2026-11-28"),
+    "cuda.encode": Measured(2.8e-6, "2026-11-28"),
+    "cuda.decode": Measured(9.5e-6, "2026-11-28"),
+    "cuda.half": Measured(2.6e-3, "2026-11-28"),
+    "cuda.style": Measured(9.8e-6, "2026-11-28"),
+    "cuda.float32.loss": Measured(6.3e-7, "2026-11-28"),
+    "cuda.float32.grad_norm": Measured(2.3e-6, "2026-11-28"),
+    "cuda.float32.tensors": Measured(5.6e-5, "2026-11-28"),
+    "cuda.float16.loss": Measured(6.8e-4, "2026-11-28"),
+    "cuda.float16.grad_norm": Measured(3.3e-3, "2026-11-28"),
+    "cuda.float16.tensors": Measured(5.3e-3, "2026-11-28"),
+    "cuda.score": Measured(1.5e-6, "2026-11-28"),
 }
 
 

@@ -34,15 +34,15 @@ def _names(styles: str | None) -> list[str] | None:
 def _run(args: Namespace) -> int:
     from .config import read_config
     from .engines import check_engine
-    from .plan import make_plan, told
+    from .plan import make_plan, plan_text
     from .run import make_record, make_tasks, run_contest
 
     check_engine(args.engine, args.jobs)
-    config = read_config(args.config).with_model(args.model)
+    config = read_config(args.config).with_model(args.model, args.prediction, args.tokenizer)
     record = make_record(args.root, args.out, config)
     tasks = make_tasks(record, _names(args.styles), args.device)
     if args.dry_run:
-        print(told(make_plan(tasks), args.jobs or 1))
+        print(plan_text(make_plan(tasks), args.jobs or 1))
         return 0
     bar = progress_bar(args, "step")
     done = run_contest(record, tasks, args.engine, args.jobs, partial(say, args), bar)
@@ -99,11 +99,11 @@ def _pack(args: Namespace) -> int:
 
 
 def _status(args: Namespace) -> int:
-    from .plan import as_json, told
+    from .plan import as_json, plan_text
     from .status import status
 
     plan, table = status(args.out)
-    print(as_json(plan) if args.json else f"{table}\n{told(plan).splitlines()[-1]}")
+    print(as_json(plan) if args.json else f"{table}\n{plan_text(plan).splitlines()[-1]}")
     return 0
 
 

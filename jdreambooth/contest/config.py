@@ -1,6 +1,6 @@
 """contest.yaml: what is the same for all styles, `defaults:` for each of them, and `styles:`.
 
-    model: sd21                 # with variant and size_px: for all styles
+    model: sd21                 # with variant, prediction, tokenizer and size_px: for all styles
     size_px: 512
     defaults:
       train: {steps: 1000, save_at: "250,500", rank: 32, prior_weight: 1, class_prompt: a picture}
@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.limits import SIDE_PX, is_whole, shown, told
 
 from ..config import CAPTION_SOURCES
@@ -28,7 +29,13 @@ from . import options
 from .options import SECTIONS, OptionError, StyleOptions
 from .yaml_file import read_yaml
 
-WIDE = {"model": "tiny", "variant": None, "size_px": None}  # the same for all styles
+WIDE = {  # the same for all styles
+    "model": "tiny",
+    "variant": None,
+    "prediction": None,
+    "tokenizer": None,
+    "size_px": None,
+}
 AVERAGE = "average"
 
 
@@ -51,9 +58,19 @@ class ContestConfig:
     def wide(self) -> dict:
         return {name: self.values.get(name, default) for name, default in WIDE.items()}
 
-    def with_model(self, model: str | None) -> ContestConfig:
-        """The same with another model, unless that is None."""
-        return self if model is None else replace(self, values={**self.values, "model": model})
+    @property
+    def source(self) -> Source:
+        """The model of all styles. Raises HubError for values that are not allowed."""
+        wide = self.wide
+        return Source(wide["model"], wide["variant"], wide["prediction"], wide["tokenizer"])
+
+    def with_model(
+        self, model: str | None, prediction: str | None = None, tokenizer: str | None = None
+    ) -> ContestConfig:
+        """The same with another model, or another word about it, unless that is None."""
+        given = {"model": model, "prediction": prediction, "tokenizer": tokenizer}
+        given = {name: value for name, value in given.items() if value is not None}
+        return replace(self, values={**self.values, **given}) if given else self
 
     def style(self, name: str) -> StyleOptions:
         """The options of one style. Raises ConfigError for values that are not allowed."""
@@ -105,8 +122,8 @@ def make_config(values: dict, where: str, folder: Path) -> ContestConfig:
         _check_wide(values)
         styles = _mapping("styles", values.get("styles"))
         for where_in, given in (("defaults", values.get("defaults")), *styles.items()):
-            given = _mapping(where_in, given)
             called = where_in if where_in == "defaults" else f"style {where_in}"
+            given = _mapping(called, given)
             wrong = {name: options.NOT_HERE[name] for name in WIDE}
             options.require_known(given, list(SECTIONS), called, wrong)
             for section, value in given.items():
@@ -126,10 +143,12 @@ def _mapping(name: str, value) -> dict:
 
 
 def _check_wide(values: dict) -> None:
-    for name in ("model", "variant"):
+    for name in ("model", "variant", "prediction", "tokenizer"):
         if name in values and not (isinstance(values[name], str) and values[name].strip()):
-            if not (name == "variant" and values[name] is None):
+            if not (name != "model" and values[name] is None):
                 raise OptionError(f"{name} must be text, got {values[name]!r}")
+    if values.get("prediction") not in (None, *PREDICTIONS):
+        raise OptionError(f"prediction must be v or epsilon, got {values['prediction']!r}")
     size = values.get("size_px")
     if size is not None and not is_whole(size, 8, SIDE_PX):
         raise OptionError(f"size_px must be an integer {told(8, SIDE_PX)}, got {shown(size)}")

@@ -64,7 +64,7 @@ def run_with_ray(tasks: list[Task], jobs: int | None, tell: Tell) -> Iterator[Ou
         if any(task.setup.device == "cpu" for task in tasks):
             gpus = 0
         lines = ray.remote(num_cpus=0)(Lines).remote()
-        hire = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(Crew).remote
+        start_crew = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(Crew).remote
         about = lines, os.getcwd(), _threads()
         waiting, lost, crew = list(reversed(tasks)), dict.fromkeys((t.name for t in tasks), 0), {}
 
@@ -72,7 +72,7 @@ def run_with_ray(tasks: list[Task], jobs: int | None, tell: Tell) -> Iterator[Ou
             crew[member.run.remote(task)] = member, task
 
         for _ in range(min(jobs or max(1, gpus), len(tasks))):
-            hand_over(hire(*about), waiting.pop())
+            hand_over(start_crew(*about), waiting.pop())
         while crew:
             ready, _ = ray.wait(list(crew), timeout=EAR)
             for line in ray.get(lines.take.remote()):
@@ -82,7 +82,7 @@ def run_with_ray(tasks: list[Task], jobs: int | None, tell: Tell) -> Iterator[Ou
                 try:
                     yield ray.get(reference)
                 except ray.exceptions.RayActorError as error:
-                    member, lost[task.name] = hire(*about), lost[task.name] + 1
+                    member, lost[task.name] = start_crew(*about), lost[task.name] + 1
                     if lost[task.name] < TRIES:
                         tell(f"{task.name}: its worker was lost; another one goes on")
                         waiting.append(task)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 from jstyle.sd import ending
@@ -97,7 +98,7 @@ def run_in_processes(tasks: list[Task], jobs: int, tell: Tell) -> Iterator[Outco
             process.join()
 
 
-def _start(devices: list[str], number: int) -> tuple[multiprocessing.Process, Connection]:
+def _start(devices: list[str], number: int) -> tuple[SpawnProcess, Connection]:
     """A new process that waits for tasks; several GPUs are dealt out in turn."""
     more = {"OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive")}
     if len(devices) > 1:

@@ -11,9 +11,9 @@ import numpy as np
 from jstyle.score.histogram import hist_scores
 from jstyle.score.layout import Contest, ContestError, Style, read_contest
 from jstyle.score.total import METRICS
+from jstyle.sd import image
 from jstyle.sd.files import InputError
-from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
-from jstyle.sd.reading import parse_json, read_object
+from jstyle.sd.reading import read_object
 
 from ..pick import RECORD as PICKED
 from ..plots import read_metrics
@@ -81,7 +81,7 @@ def _find(record: Record, contest: Contest, style: Style, scores: Mapping | None
         style,
         pictures,
         _losses(out.stage(style.name, "train") / LOSSES) if trained else {},
-        tuple(options.train.save_at) if trained else (),
+        tuple(options.train.save_steps) if trained else (),
         _pick(out.stage(style.name, "pick")) if options.pick is not None else {},
         _hist(contest, style, out) if scores is None else scores["styles"].get(style.name, {}),
         refined.facts.get("style_image") if refined is not None else None,
@@ -93,19 +93,9 @@ def _picture(out: Out, style: str, prompt: str, stages: tuple[str, ...]) -> Pict
     there = [path for path in paths if path.is_file()]
     if not there:
         return Picture(prompt)
-    about = told_by(there[0])
+    about = image.recorded_in(there[0])
     before = there[1] if len(there) > 1 else None
     return Picture(prompt, there[0], before, about.get("text", ""), about.get("seed"))
-
-
-def told_by(path: Path) -> dict:
-    """What a picture says about how it was made; {} if it says nothing or cannot be read."""
-    try:
-        with open_picture(path) as picture:
-            found = parse_json(picture.info.get("jstyle", "{}"), path)
-    except (*DECODE_ERRORS, OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _losses(path: Path) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jstyle.sd import files, targets
 from jstyle.sd.reading import read_object
@@ -54,7 +55,7 @@ class Record:
     def write(self) -> None:
         """Remember it, so that `status` and `report` need nothing but the folder."""
         config = self.config
-        about = {"root": str(self.root.resolve()), "config": config.where}
+        about: dict[str, Any] = {"root": str(self.root.resolve()), "config": config.where}
         about |= {"config_folder": str(config.folder.resolve()), "values": config.values}
         files.write_json(self.out.folder / RECORD, {**about, "fingerprint": self.fingerprint})
 

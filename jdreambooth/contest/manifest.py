@@ -66,7 +66,9 @@ def digest(path: Path) -> str:
     with path.open("rb") as file:
         if size <= WHOLE:
             return hashlib.sha256(file.read()).hexdigest()
-        ends = [file.read(END), file.seek(size - END) and file.read(END)]
+        ends = [file.read(END)]
+        file.seek(size - END)
+        ends.append(file.read(END))
     return hashlib.sha256(f"{size}\0".encode() + b"".join(ends)).hexdigest()
 
 
@@ -88,13 +90,13 @@ def open_folder(folder: Path, manifest: Manifest) -> bool:
 def changes(old: dict, new: dict) -> list[str]:
     """What differs between two inputs, as "train.steps: 500 -> 250"; files by name only."""
     before, after = _flat(old), _flat(new)
-    told = []
+    differences = []
     for name in dict.fromkeys([*before, *after]):
         a, b = before.get(name), after.get(name)
         if a != b:
             hashed = any(isinstance(x, str) and len(x) == 64 for x in (a, b))
-            told.append(name if hashed else f"{name}: {a!r} -> {b!r}")
-    return told
+            differences.append(name if hashed else f"{name}: {a!r} -> {b!r}")
+    return differences
 
 
 def _flat(values: dict, above: str = "") -> dict:

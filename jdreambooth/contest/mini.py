@@ -111,6 +111,6 @@ def _write_style(folder: Path, number: int, style, references, prompts, size_px,
 def stem(thing: str, style: str, place: int, number: int) -> str:
     """The file name, without its suffix, of a reference: each of the odd ways in turn."""
     word = thing.replace(" ", "_")
-    told = style.replace(" ", "_")
-    ways = (word, f"{word}_", word.capitalize(), f"{told}_{word}")
+    joined = style.replace(" ", "_")
+    ways = (word, f"{word}_", word.capitalize(), f"{joined}_{word}")
     return ways[(place + number) % len(ways)]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
-from typing import Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jstyle.methods import DEFAULT, find_method
 from jstyle.sd.limits import PICTURES, SEED, require_whole
@@ -87,7 +87,7 @@ class StyleOptions:
     train: TrainConfig | None
     pick: PickOptions | None
     generate: GenerateOptions
-    refine: object | None  # of refine_options(METHOD)
+    refine: Any  # of refine_options(METHOD)
 
 
 SECTIONS = {
@@ -99,7 +99,8 @@ SECTIONS = {
 NOT_HERE = {  # options of the classes that a section does not have, and why
     **dict.fromkeys(("instance_dir", "out", "resume"), "the contest knows it"),
     **dict.fromkeys(
-        ("model", "variant", "size_px"), "it is the same for all styles: put it at top"
+        ("model", "variant", "prediction", "tokenizer", "size_px"),
+        "it is the same for all styles: put it at top",
     ),
     "device": "it is given on the command line",
 }
@@ -124,7 +125,7 @@ def keys_of(section: str, given: Mapping = MappingProxyType({})) -> list[str]:
     return names + ["preset"] * (section == "refine")
 
 
-def as_section(section: str, value) -> dict | None:
+def as_section(section: str, value: object) -> dict | None:
     """What may stand for a section, as a mapping, or None for "left out".
 
     true stands for the defaults, false, null and "none" for leaving it out, and the name of a
@@ -141,6 +142,8 @@ def as_section(section: str, value) -> dict | None:
         return None
     if not isinstance(value, dict):
         raise OptionError(f"{section} must hold options, or be true or false, got {value!r}")
+    if not isinstance(value.get("method", DEFAULT), str):
+        raise OptionError(f"{section}: method must be text, got {value['method']!r}")
     try:
         kind = class_of(section, value)
     except ValueError as error:
@@ -190,7 +193,7 @@ def _up_to(steps: int, counts: str | list[int]) -> str | None:
 
 
 def build(sections: Mapping[str, dict | None], style: str, wide: Mapping) -> StyleOptions:
-    """The options of a style. wide: what is the same for all styles: model, variant, size_px.
+    """The options of a style. wide: what is the same for all styles, as the model.
 
     Raises OptionError, beginning with the section, for values that are not allowed.
     """
@@ -235,7 +238,7 @@ def _check_together(options: StyleOptions) -> None:
         raise OptionError("pick: there is nothing to choose from without train")
     if at is not None and options.pick is not None:
         raise OptionError(f"generate: at = {at} and pick are two ways to choose; leave out one")
-    saved = [] if train is None else train.save_at
+    saved = [] if train is None else train.save_steps
     if at is not None and at not in saved:
         counts = ", ".join(map(str, saved)) or "nothing"
         raise OptionError(f"generate: at must be a count that train saves ({counts}), got {at}")

@@ -1,10 +1,11 @@
-"""The stages that make the pictures of the submission: generate, and refine with JStyleID."""
+"""The stages that make the pictures of the submission: generate, and refine by a method."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from .. import runs
 from ..recipe import AVERAGE
 from .manifest import digest
 from .stages import Stage
+
+if TYPE_CHECKING:
+    from .worker import Worker
 
 
 class Pictures(Stage):
@@ -61,7 +65,7 @@ class Generate(Pictures):
             return self.earlier["pick"].current().facts["step"]
         if options.generate.at is not None or options.train is None:
             return options.generate.at
-        return options.train.save_at[-1]
+        return options.train.save_steps[-1]
 
     def own_inputs(self) -> dict:
         options, step = asdict(self.task.options.generate), self.step()
@@ -80,7 +84,7 @@ class Generate(Pictures):
         recipe = self.task.options.generate
         return recipe.evaluations * (1 if recipe.guidance == 1 else 2)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..generate import mean_picture, paint
 
         recipe, step = self.task.options.generate, self.step()
@@ -157,7 +161,7 @@ class Refine(Pictures):
     def units(self) -> int:
         return super().units() + self._costs()["style"]
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         cfg, style, missing = self.task.options.refine, self.style_image(), self.missing()
         painter = self.method(worker.plain(self.task.setup), scratch=self.folder)
         held = dict.fromkeys(painter.roles, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import Parser, add_device, add_overwrite, make_parser
+from jstyle.sd.console import Parser, add_device, add_overwrite, add_single_file, make_parser
 
 from .. import drawings
 from .engines import ENGINES
@@ -29,8 +29,9 @@ def run() -> Parser:
         "Train, choose a count, paint and refine every style of a contest. What is finished stays: "
         "a second run does only what is missing or changed, and one that was killed goes on. The "
         "submission is OUT/result. Exit code 1 if a style failed.\n\n"
-        "A configuration is YAML: model, variant and size_px for all styles; defaults, and under "
-        "styles what differs for one. They hold the sections train, pick, generate (the options of "
+        "A configuration is YAML: model, variant, prediction, tokenizer and size_px for all "
+        "styles; defaults, and under styles what differs for one. They hold the sections train, "
+        "pick, generate (the options of "
         'these commands) and refine ("styleid", or the options of jstyle stylize with style_image '
         'or style_seed). "{style}" in a text stands for the style\'s name.',
         "  jdreambooth contest run data/B --out out --config contest.yaml\n"
@@ -55,6 +56,7 @@ def run() -> Parser:
     parser.add_argument(
         "--model", type=str | None, default=None, help="instead of the configuration's model"
     )
+    add_single_file(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print what there is to do, and an estimate"
     )

@@ -136,7 +136,7 @@ def _manifests(folder: Path) -> Iterable[Manifest]:
                 yield found
 
 
-def told(plan: Plan, jobs: int = 1) -> str:
+def plan_text(plan: Plan, jobs: int = 1) -> str:
     """The plan as lines of text: what is to do, and an estimate."""
     lines = []
     for row in plan.todo:

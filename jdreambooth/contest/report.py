@@ -6,21 +6,19 @@ The page is report.html with what `findings` found filled in; pictures are thumb
 from __future__ import annotations
 
 import base64
-import io
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
 from pathlib import Path
 from string import Template
 
-from PIL import Image
-
 from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
 from jstyle.sd.console import count
 from jstyle.sd.limits import require_whole
-from jstyle.sd.picture_files import DECODE_ERRORS, open_picture
 from jstyle.sd.progress import progress_of
+from jstyle.sd.thumbnail import thumbnail
 
 from .curves import draw_losses
 from .findings import TOTAL, Found, Picture, collect, read_scores
@@ -29,7 +27,6 @@ from .folders import read_record
 PAGE = "report.html"
 TEMPLATE = Path(__file__).with_name(PAGE)
 REFERENCE_PX = 160
-QUALITY = 85
 PICK_COLUMNS = {  # heading -> (key in pick.json, format)
     "colour": ("colour", ".3f"),
     "texture": ("texture", ".3f"),
@@ -78,10 +75,17 @@ def write_report(
         "styles": "\n".join(sections),
         "side": f"{size_px}px",
     }
-    text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(words)
+    template = TEMPLATE.read_text(encoding="utf-8")
+    text = Template(template).substitute(words, script=_only_script(template))
     with files.output_folder(page.parent), files.atomic_write(page) as part:
         files.write_text(part, text)
     return page
+
+
+def _only_script(template: str) -> str:
+    """The hash by which browsers know the page's own script, the only one that may run."""
+    body = template.partition("<script>")[2].partition("</script>")[0]
+    return "sha256-" + base64.b64encode(hashlib.sha256(body.encode()).digest()).decode()
 
 
 def _summary(found: list[Found], scores: Mapping) -> str:
@@ -98,12 +102,12 @@ def _summary(found: list[Found], scores: Mapping) -> str:
         rows.append([*cells, *(_number(style.scores.get(m)) for m in metrics)])
     means = [scores.get(m, _mean(found, m)) for m in metrics]
     rows.append(["all", *[""] * 4, *map(_number, means)])
-    told = ""
+    note = ""
     if scores:
         missing = ", ".join(map(str, scores.get("missing") or ()))
-        told = f"total {_number(scores.get(TOTAL))}" + (f"; missing: {missing}" if missing else "")
-        told = f'<p id="total">{escape(told)}</p>'
-    return f'<div class="wide">{_table("summary", heads, rows)}</div>{told}'
+        note = f"total {_number(scores.get(TOTAL))}" + (f"; missing: {missing}" if missing else "")
+        note = f'<p id="total">{escape(note)}</p>'
+    return f'<div class="wide">{_table("summary", heads, rows)}</div>{note}'
 
 
 def _mean(found: list[Found], metric: str) -> float | None:
@@ -193,19 +197,6 @@ def _image(path: Path, alt: str, size_px: int, mark: str = "") -> str:
     return f'<img{mark} alt="{alt}" src="{data}">'
 
 
-def thumbnail(path: Path, size_px: int) -> str | None:
-    """A picture as a data URI, its longer side at most size_px; None if it cannot be read."""
-    try:
-        with open_picture(path) as picture:
-            small = picture.convert("RGB")
-        small.thumbnail((size_px, size_px), Image.Resampling.LANCZOS)
-    except (*DECODE_ERRORS, OSError, ValueError):
-        return None
-    written = io.BytesIO()
-    small.save(written, "WEBP", quality=QUALITY, method=6)
-    return "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode("ascii")
-
-
 def _pick(picked: Mapping) -> str:
     """The table of `jdreambooth pick`: the row that painted is marked, collapsed ones say why."""
     if not picked:
@@ -214,14 +205,14 @@ def _pick(picked: Mapping) -> str:
     for i, row in enumerate(picked["measured"]):
         step = str(row["step"])
         why = "; ".join(picked["collapsed"].get(step, ()))
-        told = "untrained" if i == 0 else f"collapsed: {why}" if why else ""
+        remark = "untrained" if i == 0 else f"collapsed: {why}" if why else ""
         if row["step"] == picked["used"]:
-            marks[i], told = "chosen", f"used{'; ' if told else ''}{told}"
+            marks[i], remark = "chosen", f"used{'; ' if remark else ''}{remark}"
         elif why:
             marks[i] = "collapsed"
         numbers = [_number(row[key], how) for key, how in PICK_COLUMNS.values()]
         style = _number(picked["style"].get(step), ".2f")
-        rows.append([step, style, *numbers, escape(told)])
+        rows.append([step, style, *numbers, escape(remark)])
     table = _table("pick", ["step", "style", *PICK_COLUMNS, ""], rows, marks)
     note = f'<p class="note">{escape(picked["note"])}</p>' if picked.get("note") else ""
     return f'<div class="wide"><h3>after how many steps</h3>{table}{note}</div>'

@@ -22,7 +22,7 @@ def make_record(root: str | Path, out: str | Path, config: ContestConfig) -> Rec
     """Find the model, downloading it if need be. Raises HubError, ConfigError or ValueError."""
     if Path(root).resolve() == Path(out).resolve():
         raise ValueError(f"{out}: is the contest itself; give another folder for the results")
-    model = find_model(config.wide["model"], config.wide["variant"])
+    model = find_model(config.source)
     return Record(Out(Path(out)), Path(root), config, model.fingerprint)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jstyle import __version__
 
@@ -26,7 +26,7 @@ class Stage:
     revision = 1  # to be raised when the same inputs give other outputs
     unit = "step"
 
-    def __init__(self, task: Task, earlier: dict[str, Stage]):
+    def __init__(self, task: Task, earlier: Mapping[str, Any]):
         self.task, self.earlier = task, earlier
         self._current: Manifest | None = None
 

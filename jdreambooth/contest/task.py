@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from jstyle.score.layout import Style
+from jstyle.sd.hub import Source
 
 from .folders import Out
 from .options import StyleOptions
@@ -20,6 +21,12 @@ class Setup:
     fingerprint: str
     size_px: int | None = None
     device: str = "auto"
+    prediction: str | None = None
+    tokenizer: str | None = None
+
+    @property
+    def source(self) -> Source:
+        return Source(self.model, self.variant, self.prediction, self.tokenizer)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,12 +26,15 @@ from .folders import locked
 from .manifest import Manifest, digest, key_of
 from .stages import Stage
 
+if TYPE_CHECKING:
+    from .worker import Worker
+
 log = logging.getLogger("jdreambooth")
 
 PRIOR_OPTIONS = ("class_prompt", "num_class_images", "class_steps", "class_guidance", "seed", "rng")
 PRIOR_OPTIONS += ("sampler", "sigmas", "eta", "rescale")
 KNOWN_BY_CONTENT = ("instance_dir", "captions", "instance_prompt", "caption_case", "class_dir")
-THE_SAME_FOR_ALL = ("model", "variant", "size_px")
+THE_SAME_FOR_ALL = ("model", "variant", "prediction", "tokenizer", "size_px")
 CHECKPOINTS = "checkpoints"
 
 
@@ -88,11 +92,11 @@ class Prior(Stage):
         cfg = self.task.options.train
         return cfg.class_steps * (1 if cfg.class_guidance == 1 else 2)
 
-    def run(self, worker, bar: Callable | None = None) -> Manifest:
+    def run(self, worker: Worker, bar: Callable | None = None) -> Manifest:
         with locked(self.folder):  # another style may want the same ones
             return self.current() or super().run(worker, bar)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..prior import make_class_images
 
         cfg, sd = self.task.options.train, worker.plain(self.task.setup)
@@ -121,7 +125,7 @@ class Train(Stage):
     @property
     def config(self) -> TrainConfig:
         """As `jdreambooth train` would be given it."""
-        places = {"instance_dir": str(self.task.style.references[0].parent)}
+        places: dict[str, Any] = {"instance_dir": str(self.task.style.references[0].parent)}
         if "prior" in self.earlier:
             places["class_dir"] = str(self.earlier["prior"].pictures)
         places |= {"out": str(self.folder), "device": self.task.setup.device, "resume": "auto"}
@@ -168,7 +172,7 @@ class Train(Stage):
     def repair(self, found: Manifest) -> None:
         remove_folder(self.folder)  # what is missing was passed long ago
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         try:
             report = self._train(worker, bar)
         except CheckpointError as error:  # left by a run from other places, with other folders
@@ -192,7 +196,7 @@ class Train(Stage):
             return Session(self.config, bar or Silent, sd).run()
         finally:
             if trainable.whole_model:
-                worker.spoil()
+                worker.forget_model()
             else:
                 worker.plain(self.task.setup)  # takes off what was trained
 
@@ -236,14 +240,14 @@ class Pick(Stage):
         }
 
     def count(self) -> tuple[int, str]:
-        counts = 1 + len(self.task.options.train.save_at)
+        counts = 1 + len(self.task.options.train.save_steps)
         return counts * len(self.texts()) * self.task.options.pick.seeds, self.unit
 
     def units(self) -> int:
         cfg = self.task.options.pick
         return self.count()[0] * (cfg.steps * (1 if cfg.guidance == 1 else 2) + cfg.draws)
 
-    def make(self, worker, bar: Callable | None) -> dict:
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..pick import pick
 
         run, setup = self.earlier["train"].folder, self.task.setup
@@ -252,7 +256,7 @@ class Pick(Stage):
         done = pick(run, self.texts(), cfg, setup.device, bar, self.folder, load)
         step, note = done.verdict.step, done.verdict.note
         if step is None:  # all have collapsed: the least trained one is the least bad
-            step = self.task.options.train.save_at[0]
+            step = self.task.options.train.save_steps[0]
         return {"step": step, "recommended": done.verdict.step, "note": note}
 
     def outputs(self) -> list[Path]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from jstyle.sd.hub import Source
 
 from ..runs import Run
 from .task import Setup
@@ -26,7 +27,7 @@ class Worker:
 
     def plain(self, setup: Setup) -> StableDiffusion:
         """The model as it was before any training."""
-        self._load((setup.model, setup.variant))
+        self._load(setup.source)
         if self.changed_by is not None:
             self.changed_by.take_off(self.sd)
             self.changed_by = None
@@ -41,7 +42,7 @@ class Worker:
     def trained(self, setup: Setup, run: Run, step: int | None) -> StableDiffusion:
         """The model as it was after `step` steps of a run; None: before training."""
         if step is not None and run.trainable.whole_model:
-            self._load((Path(run.results[step]), None))
+            self._load(Source(str(run.results[step])))
             return self.sd
         sd = self.plain(setup)
         if step is not None:
@@ -49,15 +50,15 @@ class Worker:
             run.trainable.put_on(sd, run.results[step])
         return sd
 
-    def spoil(self) -> None:
+    def forget_model(self) -> None:
         """Say that the weights were changed in a way that cannot be undone."""
         self.sd = self.source = self.changed_by = None
 
-    def _load(self, source: tuple[str | Path, str | None]) -> None:
+    def _load(self, source: Source) -> None:
         from jstyle.sd.pipeline import StableDiffusion
 
         if self.source != source:
-            self.spoil()  # frees the one before
-            self.sd = StableDiffusion.from_pretrained(*source)
+            self.forget_model()  # frees the one before
+            self.sd = StableDiffusion.from_pretrained(source)
             self.source = source
             self.loads += 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from jstyle.sd.files import InputError
-from jstyle.sd.reading import read_yaml_text
+from jstyle.sd.reading import read_yaml_text, require_plain, yaml_fault
 
 
 class YamlError(ValueError):
@@ -30,12 +30,19 @@ class _Loader(yaml.SafeLoader):
                     None, None, f"{key.value!r} is given twice", key.start_mark
                 )
             found[key.value] = self.construct_object(value, deep=True)
+            try:
+                require_plain(found[key.value], key.value)
+            except InputError as error:
+                raise yaml.constructor.ConstructorError(
+                    None, None, str(error), value.start_mark
+                ) from None
         return found
 
 
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
-_Loader.yaml_implicit_resolvers = {
-    first: list(found) for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+_Loader.yaml_implicit_resolvers = {  # a date is text: no option is one
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(  # as in YAML 1.2: no dot needed before an exponent
     "tag:yaml.org,2002:float",
@@ -51,15 +58,14 @@ def read_yaml(path: str | Path) -> dict:
     """
     try:
         found = yaml.load(read_yaml_text(path), _Loader)
+        require_plain(found, path)
     except InputError as error:
         raise YamlError(str(error)) from None
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f", line {mark.line + 1}"
-        reason = getattr(error, "problem", None) or " ".join(str(error).split())
+        line, reason = yaml_fault(error)
         raise YamlError(f"{path}{line}: {reason}") from None
-    except (ValueError, OverflowError) as error:  # a number of 5,000 digits, a 13th month
-        raise YamlError(f"{path}: {error}") from None
+    except (ValueError, OverflowError):
+        raise YamlError(f"{path}: holds a number of thousands of digits") from None
     if found is None:
         return {}
     if not isinstance(found, dict):

@@ -6,13 +6,14 @@ a 256-pixel canvas, so a style looks the same at every size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from .shapes import GROUND
+from .shapes import GROUND, Part
 
 
 class Cells(NamedTuple):
@@ -32,12 +33,12 @@ def _coordinates(size: int):
     return y, x
 
 
-def smoothstep(x, low, high):
+def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
-def mix(a, b, t):
+def mix(a: np.ndarray, b: np.ndarray, t: np.ndarray | float) -> np.ndarray:
     """a where t = 0, b where t = 1; t is (S, S), a and b colours or pictures."""
     t = np.asarray(t, np.float32)
     return a + (b - a) * (t[..., None] if t.ndim == 2 else t)
@@ -61,7 +62,13 @@ class Canvas:
         self._draw = ImageDraw.Draw(self._image)
         self._roles = [GROUND]
 
-    def add(self, parts, matrix, offset, roles=None):
+    def add(
+        self,
+        parts: Sequence[Part],
+        matrix: np.ndarray,
+        offset: Sequence[float] | np.ndarray,
+        roles: Sequence[int] | np.ndarray | None = None,
+    ) -> None:
         """Paint parts over what is there: pixel = point @ matrix + offset; roles: a remapping."""
         stroke = abs(np.linalg.det(matrix)) ** 0.5
         for part in parts:
@@ -93,15 +100,15 @@ class Canvas:
     def mask(self) -> np.ndarray:
         return (self.labels > 0).astype(np.float32)
 
-    def by_part(self, values) -> np.ndarray:
+    def by_part(self, values: float | np.ndarray) -> np.ndarray:
         """Spread one value per part number over the picture."""
         return np.asarray(values, np.float32)[self.labels]
 
-    def by_role(self, *values) -> np.ndarray:
+    def by_role(self, *values: float | np.ndarray) -> np.ndarray:
         """Spread five values (ground, body, accent, dark, light) over the picture."""
         return np.asarray(values, np.float32)[np.asarray(self._roles)][self.labels]
 
-    def palette(self, text: str, jitter=0.03) -> np.ndarray:
+    def palette(self, text: str, jitter: float = 0.03) -> np.ndarray:
         """One colour per part number. text: five groups joined by ",", each with choices."""
         chosen = [c[self.rng.integers(len(c))] for c in map(colours, text.split(","))]
         table = np.stack(chosen)[np.asarray(self._roles)]
@@ -109,10 +116,10 @@ class Canvas:
             np.float32
         )
 
-    def fill(self, text: str, jitter=0.03) -> np.ndarray:
+    def fill(self, text: str, jitter: float = 0.03) -> np.ndarray:
         return self.palette(text, jitter)[self.labels]
 
-    def wobble(self, amount: float, cell=24.0):
+    def wobble(self, amount: float, cell: float = 24.0) -> None:
         """Move the outlines by smooth noise, as a hand would."""
         dy, dx = ((self.noise(cell) - 0.5) * (2 * amount * self.unit) for _ in range(2))
         top = self.size - 1
@@ -120,7 +127,7 @@ class Canvas:
         x = np.clip(self.x * self.unit + dx, 0, top).astype(np.intp)
         self._image = Image.fromarray(self.labels[y, x])
 
-    def shift(self, array, dx: float, dy: float) -> np.ndarray:
+    def shift(self, array: np.ndarray, dx: float, dy: float) -> np.ndarray:
         """Move a picture right and down; the border repeats."""
         pixel = np.arange(self.size)
         y, x = (np.clip(pixel - round(d * self.unit), 0, self.size - 1) for d in (dy, dx))
@@ -129,7 +136,7 @@ class Canvas:
     def grain(self) -> np.ndarray:
         return self.rng.random((self.size, self.size), dtype=np.float32)
 
-    def noise(self, cell: float, octaves=1) -> np.ndarray:
+    def noise(self, cell: float, octaves: int = 1) -> np.ndarray:
         """Smooth value noise whose bumps are about `cell` wide, spread over [0, 1]."""
         total, weight = 0.0, 1.0
         for octave in range(octaves):
@@ -140,17 +147,17 @@ class Canvas:
         total = total / (2 - 2 * weight)
         return np.clip(0.5 + (total - 0.5) * 1.3, 0, 1)
 
-    def enlarge(self, grid) -> np.ndarray:
+    def enlarge(self, grid: np.ndarray) -> np.ndarray:
         return np.asarray(
             Image.fromarray(grid).resize((self.size, self.size), Image.Resampling.BICUBIC)
         )
 
-    def blur(self, array, radius: float) -> np.ndarray:
+    def blur(self, array: np.ndarray, radius: float) -> np.ndarray:
         image = Image.fromarray((np.clip(array, 0, 1) * 255).astype(np.uint8))
         blurred = image.filter(ImageFilter.GaussianBlur(radius * self.unit))
         return np.asarray(blurred, np.float32) / 255
 
-    def soft(self, array, radius: float) -> np.ndarray:
+    def soft(self, array: np.ndarray, radius: float) -> np.ndarray:
         """A wide blur without 8-bit steps, for heights: shrink, then enlarge smoothly."""
         count = max(2, round(256 / radius))
         image = Image.fromarray(np.ascontiguousarray(array, np.float32))
@@ -166,19 +173,19 @@ class Canvas:
         spread = Image.fromarray(edge * 255).filter(ImageFilter.BoxBlur(radius))
         return (np.asarray(spread) > 100 / (2 * radius + 1)).astype(np.float32)
 
-    def light(self, height, strength=1.0) -> np.ndarray:
+    def light(self, height: np.ndarray, strength: float = 1.0) -> np.ndarray:
         """Light from the upper left on a height map: about 0 where flat."""
         slope = np.zeros_like(height)
         slope[1:, 1:] = height[1:, 1:] - height[:-1, :-1]
         return slope * (strength * 256 / self.size)
 
-    def wave(self, angle: float, period: float, bend=0.0) -> np.ndarray:
+    def wave(self, angle: float, period: float, bend: np.ndarray | float = 0.0) -> np.ndarray:
         """Parallel stripes in [-1, 1], bent by an optional array of lengths."""
         a = np.radians(angle)
         across = self.y * np.float32(np.cos(a)) - self.x * np.float32(np.sin(a)) + bend
         return np.sin(across * np.float32(2 * np.pi / period))
 
-    def streaks(self, angle, length: float, width: float) -> np.ndarray:
+    def streaks(self, angle: np.ndarray | float, length: float, width: float) -> np.ndarray:
         """Random strokes `length` by `width`; angle in degrees, a number or an array."""
         a = np.radians(np.asarray(angle, np.float32))
         c, s = np.cos(a), np.sin(a)
@@ -187,7 +194,7 @@ class Canvas:
         along = ((self.x * c + self.y * s) / length + offsets + 512).astype(np.intp) & 255
         return self.rng.random((256, 256), dtype=np.float32)[across, along]
 
-    def cells(self, pitch: float, jitter=0.8) -> Cells:
+    def cells(self, pitch: float, jitter: float = 0.8) -> Cells:
         """Voronoi cells around a jittered grid of the given pitch."""
         count = int(np.ceil(256 / pitch)) + 2
         where = np.arange(count, dtype=np.float32) - 0.5
@@ -213,7 +220,7 @@ class Canvas:
         ]
         return Cells(near, (far - near) / 2, index, *pixel)
 
-    def per_cell(self, cells: Cells, picture, jitter=0.0) -> np.ndarray:
+    def per_cell(self, cells: Cells, picture: np.ndarray, jitter: float = 0.0) -> np.ndarray:
         """Each cell in the colour that `picture` has at its seed, lighter or darker at random."""
         table = picture[cells.seed_y, cells.seed_x]
         if jitter:

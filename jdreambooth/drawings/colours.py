@@ -37,4 +37,5 @@ DARK, LIGHT = "2b2a33", _WHITE
 
 def rgb(code: str) -> tuple[float, float, float]:
     """A hex code as red, green and blue in [0, 1]."""
-    return tuple(int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
+    return red, green, blue

@@ -7,7 +7,7 @@ import numpy as np
 from .canvas import Canvas, colours, mix, smoothstep
 
 
-def mosaic(c: Canvas):
+def mosaic(c: Canvas) -> np.ndarray:
     flat = c.fill("2f7f98 4f9a9a 2f5f88,d9622b b83a2a e09a3a,e8c45a 2f6f9f,2b2f45,f2e6cc", 0.04)
     cells = c.cells(12, 0.5)
     tone = c.per_cell(cells, np.zeros((c.size, c.size, 1), np.float32), 0.13)
@@ -16,7 +16,7 @@ def mosaic(c: Canvas):
     return mix(tiles, colours("cfc8b8")[0] - 0.08 * c.grain()[..., None], grout)
 
 
-def neon(c: Canvas):
+def neon(c: Canvas) -> np.ndarray:
     tubes = c.fill("7a1fa0,ff2d95 00e5ff,ffb020 39ff6a,b44dff,fff0a0", 0.02)
     line = c.edges(3.2)
     colour = c.blur(tubes * (c.labels > 0)[..., None], 2)
@@ -29,7 +29,7 @@ def neon(c: Canvas):
     return mix(lit, 0.55 * colour + 0.45, line * np.minimum(1, 4 * colour.max(-1)))
 
 
-def stained_glass(c: Canvas):
+def stained_glass(c: Canvas) -> np.ndarray:
     glass = c.fill("1f3fa8 5a1f8a 0f6a5a,e01f3a f08a1f,f5c81f 1fa85a,3a1a5a,bfe8f5", 0.05)
     cells = c.cells(42, 0.9)
     tone = c.per_cell(cells, np.ones((c.size, c.size, 1), np.float32), 0.3)
@@ -38,7 +38,7 @@ def stained_glass(c: Canvas):
     return mix(lit, colours("0a090c")[0], lead)
 
 
-def embroidery(c: Canvas):
+def embroidery(c: Canvas) -> np.ndarray:
     thread = c.fill("d9c7a0 b8c9b0 c9a9a0,b8283c 2a5a9a 7a2a7a,e0a02a 3a8a5a,3a2418,f5ecd8", 0.04)
     angle = c.by_role(0, 55, -35, 80, 20)
     stitch = c.streaks(angle, 22, 4.2)
@@ -53,7 +53,7 @@ def embroidery(c: Canvas):
     return mix(thread * (shade * shadow)[..., None], thread * 0.35, 0.8 * rim)
 
 
-def stone_relief(c: Canvas):
+def stone_relief(c: Canvas) -> np.ndarray:
     bumps = c.by_role(0, 1.0, 1.35, 0.55, 1.6)
     height = 0.6 * c.soft(bumps, 14) + 0.4 * c.soft(bumps, 5)
     rough = c.noise(26, 4)
@@ -63,7 +63,7 @@ def stone_relief(c: Canvas):
     return lit[..., None] * colours("f4f0e8 eef0f2 f5ece0")[c.rng.integers(3)]
 
 
-def paper_cut(c: Canvas):
+def paper_cut(c: Canvas) -> np.ndarray:
     paper = c.fill("f2a65a f2a65a,2f8f9d 5a4fa0 c8453b,f7d65a 9dd08a,34344e,fffaf0", 0.02)
     level = np.floor(c.noise(120) * 5)
     sheets = mix(
@@ -82,7 +82,7 @@ def paper_cut(c: Canvas):
     )
 
 
-def gold(c: Canvas):
+def gold(c: Canvas) -> np.ndarray:
     sheen = 0.5 + 0.5 * np.sin(c.x * 0.021 + c.y * 0.034 + 5 * c.noise(90) + c.rng.uniform(0, 6))
     foil = mix(colours("8a5a14")[0], colours("ffe9a0")[0], 0.15 + 0.8 * sheen)
     row = np.floor(c.y / 20)
@@ -93,7 +93,7 @@ def gold(c: Canvas):
     return mix(picture, foil * 1.1, c.edges(3.6)) + 0.04 * (c.grain()[..., None] - 0.5)
 
 
-def candy(c: Canvas):
+def candy(c: Canvas) -> np.ndarray:
     top, low = (
         colours("ff9ad5 a8f0e0 ffd08a")[c.rng.integers(3)],
         colours("b08aff 8ac8ff")[c.rng.integers(2)],
@@ -108,7 +108,7 @@ def candy(c: Canvas):
     return mix(ground * shadow[..., None], body, c.blur(c.mask, 0.6))
 
 
-def pottery(c: Canvas):
+def pottery(c: Canvas) -> np.ndarray:
     clay = mix(colours("d0703a")[0], colours("b5562a")[0], c.noise(60, 3))
     y, x = c.y, c.x
     band = (y < 30) | (y > 226)

@@ -7,7 +7,7 @@ import numpy as np
 from .canvas import Canvas, colours, mix, smoothstep
 
 
-def low_poly(c: Canvas):
+def low_poly(c: Canvas) -> np.ndarray:
     base = c.fill("2a9d8f 8ab6d6 264653,e76f51 e9c46a 9b5de5,f4a261 00bbf9,1d2433,fefae0", 0.03)
     pitch = 16.0
     y = c.y + 22 * (c.noise(30) - 0.5)
@@ -20,7 +20,7 @@ def low_poly(c: Canvas):
     return base * (1 + light + 0.3 * (0.5 - c.y / 256))[..., None]
 
 
-def knitted(c: Canvas):
+def knitted(c: Canvas) -> np.ndarray:
     width, height = 9.0, 7.5
     yarn = c.fill("f0e6d6 8a2a3a 2f4a6a,c8323c d88ab0 3a8a5a,e8b04a 6aa0c8,22222e,ffffff", 0.02)
     col = np.floor(c.x / width)
@@ -38,7 +38,7 @@ def knitted(c: Canvas):
     return yarn[at[0], at[1]] * (0.42 + 0.72 * ridge + fuzz)[..., None]
 
 
-def thermal(c: Canvas):
+def thermal(c: Canvas) -> np.ndarray:
     heat = c.by_role(0.1, 0.8, 0.62, 0.42, 0.98)
     heat = 0.55 * c.blur(heat, 3) + 0.45 * c.soft(heat, 18) + 0.28 * (c.noise(50, 2) - 0.4)
     stops = colours("05051a 1a0a6a 6a0f9a c8266a f0641a ffc81a ffffe0")
@@ -47,7 +47,7 @@ def thermal(c: Canvas):
     return mix(stops[low], stops[low + 1], at - low) - 0.06 * (c.y % 6 < 2.2)[..., None]
 
 
-def spray_paint(c: Canvas):
+def spray_paint(c: Canvas) -> np.ndarray:
     row = np.floor(c.y / 18)
     joint = (c.y % 18 < 1.8) | ((c.x + 18 * (row % 2)) % 36 < 1.8)
     wall = colours("8f4a3a 7a7a80")[c.rng.integers(2)] + 0.12 * (c.noise(5, 2)[..., None] - 0.5)
@@ -65,7 +65,7 @@ def spray_paint(c: Canvas):
     return mix(picture, colours("0a0a0a")[0], 0.9 * c.blur(c.edges(6), 1.4) ** 0.8)
 
 
-def topographic(c: Canvas):
+def topographic(c: Canvas) -> np.ndarray:
     bumps = c.by_role(0, 0.75, 0.95, 0.5, 1.1)
     height = 1.1 * c.soft(bumps, 16) + 0.8 * c.noise(90, 3)
     step = height * 9
@@ -83,7 +83,7 @@ def topographic(c: Canvas):
     return mix(tint, colours("5a3418")[0], line)
 
 
-def op_art(c: Canvas):
+def op_art(c: Canvas) -> np.ndarray:
     bend = 14 * c.noise(80)
     period = 9
     turn = c.by_role(0, 1, 0, 1, 0) > 0

@@ -12,7 +12,7 @@ from .canvas import Canvas, colours, mix, smoothstep
 _BAYER = np.array([[0, 8, 2, 10], [12, 4, 14, 6], [3, 11, 1, 9], [15, 7, 13, 5]]) / 16 - 0.47
 
 
-def chalk(c: Canvas):
+def chalk(c: Canvas) -> np.ndarray:
     c.wobble(2)
     line = c.fill("8fa39b,f4f1e4 ffe98a,ff9fb0 9fd8ff,d8d8d0,ffffff", 0.02)
     dust = c.noise(6, 2) * 0.6 + c.grain() * 0.4
@@ -24,7 +24,7 @@ def chalk(c: Canvas):
     return mix(colours("24352f")[0] + smear[..., None], line, cover)
 
 
-def watercolour(c: Canvas):
+def watercolour(c: Canvas) -> np.ndarray:
     c.wobble(5)
     wash = c.fill("cfe3ea f3dfc4 e3d6ea,7fa8c9 c98a8a 8bb598,e0ab6a c7a0c9,6b6f8c,f4efe2", 0.05)
     bloom = mix(
@@ -38,7 +38,7 @@ def watercolour(c: Canvas):
     return mix(wet, wet**2.4, pool) + 0.02 + paper[..., None]
 
 
-def ink(c: Canvas):
+def ink(c: Canvas) -> np.ndarray:
     c.wobble(2)
     reach = c.by_role(-0.93, -0.45, 0.1, 0.75, -1.1) + 0.5 * (c.noise(50) - 0.5)
     bend = 3 * c.noise(30)
@@ -48,7 +48,7 @@ def ink(c: Canvas):
     return mix(paper, colours("1c1a1e")[0], black * (0.85 + 0.15 * c.grain()))
 
 
-def woodcut(c: Canvas):
+def woodcut(c: Canvas) -> np.ndarray:
     c.wobble(3)
     flat = c.fill("efe3c8,b3231c c8401e,e0a23a d98c2b,15120f,efe3c8", 0.02)
     angle_noise = 14 * c.noise(45, 2)
@@ -60,7 +60,7 @@ def woodcut(c: Canvas):
     return mix(flat, colours("15120f")[0], black * (c.grain() > 0.03))
 
 
-def pointillism(c: Canvas):
+def pointillism(c: Canvas) -> np.ndarray:
     base = c.fill("7fb6d9 e8c66a b6d48a,e2543d 3f6fb5 d9518f,f0a532 5aa55a,4a3b7a,fff3d0", 0.05)
     base = mix(base, colours("a8c070")[0], 0.7 * (c.roles == 0) * smoothstep(c.y, 120, 250))
     picture = np.broadcast_to(colours("f5ecd9")[0], base.shape)
@@ -72,7 +72,7 @@ def pointillism(c: Canvas):
     return picture
 
 
-def pixel_art(c: Canvas):
+def pixel_art(c: Canvas) -> np.ndarray:
     count = 32
     pick = ((np.arange(count) + 0.5) * c.size / count).astype(np.intp)
     shade = 0.12 * (c.by_role(1, 1, 1, 1, 1) * (0.9 - c.y / 256) + 0.25 * (c.noise(60) - 0.5))
@@ -87,7 +87,7 @@ def pixel_art(c: Canvas):
     return mix(small[np.ix_(pixel, pixel)], np.zeros(3, np.float32), 0.22 * gap)
 
 
-def crayon(c: Canvas):
+def crayon(c: Canvas) -> np.ndarray:
     c.wobble(4)
     wax = c.fill("a9d8f5 ffe08a c8ecb0,ff5a5f 3aa0e8 8a5ad8,ff9d2e 3fbf6f,4a3728,fff7d6", 0.04)
     stroke = 0.5 * c.streaks(-38, 40, 3.2) + 0.5 * c.streaks(-30, 60, 2.2)
@@ -99,7 +99,7 @@ def crayon(c: Canvas):
     return mix(picture, wax * 0.55, c.edges(4.5) * (tooth > 0.28))
 
 
-def oil(c: Canvas):
+def oil(c: Canvas) -> np.ndarray:
     c.wobble(4)
     paint = c.fill("27496d 3d6b4f 8a5a3c,e0a526 c23b22 e8d9a8,d96c2c 4f8a8b,241a2e,f5e6c0", 0.04)
     paint = mix(paint, paint[::-1, ::-1] * 0.5 + 0.3, 0.25 * (c.roles == 0) * c.noise(60))
@@ -113,7 +113,7 @@ def oil(c: Canvas):
     return paint + relief[..., None] + 0.08 * (bristle[..., None] - 0.5)
 
 
-def comic(c: Canvas):
+def comic(c: Canvas) -> np.ndarray:
     flat = c.fill("ffe23a 41b8f0 ff7ab8,e5202b 2667d8 27a844,ff8a1f ffd51f,1b1464,ffffff", 0)
     size = np.where(
         c.labels > 0, 0.9 - 1.3 * smoothstep(c.y + c.x, 130, 440), 0.3 + 0.004 * (c.y - 128)
@@ -123,7 +123,7 @@ def comic(c: Canvas):
     return mix(mix(flat, other, dots), colours("0d0d12")[0], c.blur(c.edges(6), 0.5))
 
 
-def engraving(c: Canvas):
+def engraving(c: Canvas) -> np.ndarray:
     height = c.soft(c.mask, 26)
     tone = (
         c.by_role(-0.55, -0.05, 0.35, 0.95, -0.85)
@@ -139,7 +139,7 @@ def engraving(c: Canvas):
     return mix(paper, colours("4a2a12")[0], np.maximum(black, c.edges(3)))
 
 
-def poster(c: Canvas):
+def poster(c: Canvas) -> np.ndarray:
     cy, cx = 128 + c.rng.uniform(-40, 40), 128 + c.rng.uniform(-40, 40)
     rays = np.sin(np.arctan2(c.y - cy, c.x - cx) * 12 + c.rng.uniform(0, 6)) > 0
     ground = mix(colours("f2e2bd")[0], colours("e8592b")[0], rays)
@@ -150,7 +150,7 @@ def poster(c: Canvas):
     return picture - 0.05 * (c.grain()[..., None] > 0.8)
 
 
-def risograph(c: Canvas):
+def risograph(c: Canvas) -> np.ndarray:
     pink, blue = colours("ff4f8b")[0], colours("1f5fd0")[0]
     grain = c.grain()
     a = c.rng.uniform(0, 2 * np.pi)
@@ -167,7 +167,7 @@ def risograph(c: Canvas):
     )
 
 
-def blueprint(c: Canvas):
+def blueprint(c: Canvas) -> np.ndarray:
     ground = colours("153f86")[0] + 0.10 * (c.noise(60, 3)[..., None] - 0.5)
     fine = ((c.x % 16) < 1.3) | ((c.y % 16) < 1.3)
     bold = ((c.x % 64) < 2.2) | ((c.y % 64) < 2.2)

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .base import Trainable
+
+if TYPE_CHECKING:
+    from jstyle.sd.startup import jt
 
 PATTERNS = {  # train -> names inside the UNet, or the text encoder
     "full": r".*",
@@ -19,7 +25,7 @@ class Subset(Trainable):
 
     whole_model = True
 
-    def choose(self):
+    def choose(self) -> dict[str, jt.Var]:
         modules = {"unet": self.sd.unet}
         if self.cfg.train_text_encoder:
             modules["text_encoder"] = self.sd.text_encoder
@@ -31,7 +37,7 @@ class Subset(Trainable):
             if pattern.fullmatch(name)
         }
 
-    def save(self, folder, about):
+    def save(self, folder: Path, about: Mapping[str, str]) -> None:
         self.sd.save_pretrained(folder, "float32")
 
 

@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from ..sd import image
 from ..sd.files import output_folder
 from ..sd.limits import SEED, SIDE_PX, require_whole
 from ..sd.samplers.options import Sampling
 from . import outputs
-from .inputs import find_model, start
+from .inputs import Model, Started, find_model, start
+
+if TYPE_CHECKING:
+    from ..sd.pipeline import StableDiffusion
 
 log = logging.getLogger("jstyle")
 
@@ -52,17 +56,11 @@ def generate(
         stack.enter_context(output_folder(targets[0].parent))
         found = find_model(model, variant, loras)
         started = stack.enter_context(start(found, device, tell))
-        from ..sd import runtime
-
         plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
-        if how.sampler is None and plan.name != "ddim":
-            notes = "".join(f"; {note}" for note in started.sd.own_sampler.notes)
-            tell(f"sampler {plan.name}, as the model's scheduler file says{notes}")
-        words = {"negative": negative, "height": height, "width": width}
-        options = {**how.told(), **words, "num_steps": how.steps}
-        del options["steps"]
-        resolved = started.sd.resolved(how)
-        named = {"sampler": resolved.sampler, "sigmas": resolved.sigmas}
+        if how.sampler is None:
+            tell_own_sampler(started.sd, tell)
+        options = arguments(how, negative=negative, height=height, width=width)
+        named = sampler_named(started.sd, how)
         total = None if plan.evaluations is None else plan.evaluations * len(prompts)
         with bar(total) as progress:
             for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):
@@ -71,19 +69,44 @@ def generate(
                     prompt, seed=seed + i, progress=lambda *_: progress.update(), **options
                 )
                 pixels = image.to_uint8(result)[0]
-                record = {
-                    "command": "generate",
-                    "config": {"prompt": prompt, "seed": seed + i, **options, **named},
-                    "model": found.facts,
-                    "device": started.device,
-                    "versions": runtime.versions(),
-                    "seconds": {
-                        "load": round(started.load_seconds, 3),
-                        "generate": round(perf_counter() - before, 3),
-                    },
-                }
-                outputs.write_result(path, pixels, record)
+                seconds = {"load": started.load_seconds, "generate": perf_counter() - before}
+                config = {"prompt": prompt, "seed": seed + i, **options, **named}
+                outputs.write_result(path, pixels, _record(config, found, started, seconds))
     return targets
+
+
+def tell_own_sampler(sd: StableDiffusion, tell: Callable[[str], None]) -> None:
+    """A line where the model's scheduler file asks for another sampler than DDIM."""
+    own = sd.own_sampler
+    if own.sampler != "ddim":
+        notes = "".join(f"; {note}" for note in own.notes)
+        tell(f"sampler {own.sampler}, as the model's scheduler file says{notes}")
+
+
+def arguments(how: Sampling, **words: Any) -> dict[str, Any]:
+    """Those of StableDiffusion.generate: how to sample, and `words`."""
+    options = {**how.told(), **words, "num_steps": how.steps}
+    del options["steps"]
+    return options
+
+
+def sampler_named(sd: StableDiffusion, how: Sampling) -> dict[str, str | None]:
+    """For records: the sampler that was used, where `how` leaves it to the model."""
+    resolved = sd.resolved(how)
+    return {"sampler": resolved.sampler, "sigmas": resolved.sigmas}
+
+
+def _record(config: dict, model: Model, started: Started, seconds: dict[str, float]) -> dict:
+    from ..sd import runtime
+
+    return {
+        "command": "generate",
+        "config": config,
+        "model": model.facts,
+        "device": started.device,
+        "versions": runtime.versions(),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
 
 
 def name_pictures(prompts: list[str], out: str) -> list[Path]:

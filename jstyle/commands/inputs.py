@@ -7,23 +7,29 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from ..sd import hub, image
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
 from ..sd.picture_files import list_images
 
+if TYPE_CHECKING:
+    from ..sd.lora_files import LoRAFile
+    from ..sd.pipeline import StableDiffusion
+
 log = logging.getLogger("jstyle")
 
-CONFIGS = {
+CONFIGS: dict[str, Any] = {
     "unet": UNetConfig,
     "vae": VAEConfig,
     "text_encoder": CLIPTextConfig,
     "scheduler": ScheduleConfig,
 }
 SAMPLE_BYTES = 1 << 16  # read from both ends of a weight file to tell it from another
+SAMPLES = 256  # of that size, of a model in a single file
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Picture:
 class LoRA:
     """A LoRA file that was read and understood, and the weight it is to have."""
 
-    file: object  # LoRAFile; naming the type here would import Jittor
+    file: LoRAFile
     sha256: str
     weight: float
 
@@ -54,19 +60,35 @@ class LoRA:
 
 @dataclass(frozen=True)
 class Model:
-    """A complete model folder; `fingerprint` changes when its configuration or weights do."""
+    """A complete model; `fingerprint` changes when its configuration or weights do.
+
+    source: as it was asked for. place: the same where it lies on this machine.
+    """
 
     source: str
-    variant: str | None
-    folder: Path
+    place: hub.Source
     fingerprint: str
     loras: tuple[LoRA, ...] = ()
+    configs: dict = field(default_factory=dict, compare=False, repr=False)  # part -> configuration
+
+    @property
+    def variant(self) -> str | None:
+        return self.place.variant
+
+    @property
+    def folder(self) -> Path:
+        """Of its parts. Raises ValueError for a single file."""
+        if self.place.is_file:
+            raise ValueError(f"{self.source}: a single file, and a folder is needed here")
+        return Path(self.place.model)
 
     @property
     def facts(self) -> dict:
+        given = {name: getattr(self.place, name) for name in ("prediction", "tokenizer")}
         return {
             "source": self.source,
             "variant": self.variant,
+            **{name: value for name, value in given.items() if value is not None},
             "fingerprint": self.fingerprint,
             "loras": [lora.facts for lora in self.loras],
         }
@@ -90,18 +112,27 @@ def check_picture(path: str | Path) -> Picture:
     return Picture(Path(path), hashlib.sha256(Path(path).read_bytes()).hexdigest())
 
 
-def find_model(source: str, variant: str | None = None, loras: Sequence[str] = ()) -> Model:
+def find_model(
+    source: str | hub.Source, variant: str | None = None, loras: Sequence[str] = ()
+) -> Model:
     """Resolve, download if need be, and read the configuration; load no weights but LoRA files.
 
     loras: FILE, FOLDER, FILE:WEIGHT or FOLDER:WEIGHT each. Raises HubError for what is not there,
     ConfigError for what is not supported, WeightsError for a file that is no LoRA, ValueError for a
     weight that is none.
     """
-    folder = hub.resolve(source, variant)
-    for part, config in CONFIGS.items():
-        config.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
+    source = hub.as_source(source, variant)
+    path = hub.resolve(source)
+    if source.is_file:
+        fingerprint, configs = _file_fingerprint(source)
+    else:
+        configs = {
+            part: config.from_json(hub.read_config(path, part), hub.config_file(path, part))
+            for part, config in CONFIGS.items()
+        }
+        fingerprint = _fingerprint(path)
     found = tuple(find_lora(words) for words in loras)
-    return Model(str(source), variant, folder, _fingerprint(folder), found)
+    return Model(str(source), replace(source, model=str(path)), fingerprint, found, configs)
 
 
 def find_lora(words: str) -> LoRA:
@@ -141,11 +172,33 @@ def _fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def _file_fingerprint(source: hub.Source) -> tuple[str, dict]:
+    """A hash over samples of a single file, its tokenizer, and what it is said to predict; and the
+    file's configurations.
+
+    Raises what reading the file's names and shapes raises.
+    """
+    from ..sd.single_file import read_checkpoint
+
+    path, tokenizer = Path(source.model), hub.tokenizer_folder(source)
+    configs = read_checkpoint(path, source.prediction).configs
+    digest, size = hashlib.sha256(), path.stat().st_size
+    digest.update(f"{path.suffix}\0{size}\0{source.prediction}\0".encode())
+    with path.open("rb") as file:
+        for i in range(SAMPLES):  # both ends too; what a training changed may lie between them
+            file.seek(max(size - SAMPLE_BYTES, 0) * i // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
+    for name in hub.TOKENIZER_FILES:
+        if (tokenizer / name).is_file():
+            digest.update(f"{name}\0".encode() + (tokenizer / name).read_bytes())
+    return digest.hexdigest(), configs
+
+
 @dataclass(frozen=True)
 class Started:
     """A loaded model. Seconds: Jittor's own start, then reading and building the model."""
 
-    sd: object  # StableDiffusion; naming the type here would import Jittor
+    sd: StableDiffusion
     device: str
     start_seconds: float
     load_seconds: float
@@ -166,7 +219,7 @@ def start(
 
     ready = perf_counter()
     with runtime.use(device) as device:
-        sd = StableDiffusion.from_pretrained(model.folder, variant=model.variant)
+        sd = StableDiffusion.from_pretrained(model.place)
         _apply(model.loras, sd, tell)
         yield Started(sd, device, ready - started, perf_counter() - ready)
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from .. import __version__
 from ..sd import files, image, targets
-from ..sd.picture_files import DECODE_ERRORS, SUFFIXES, ImageError, open_picture
-from ..sd.reading import parse_json, read_object
+from ..sd.picture_files import SUFFIXES
+from ..sd.reading import read_object
 
 OF_THE_RUN = ("seconds", "features")  # not in pictures: the same work gives the same bytes
 
@@ -66,15 +66,5 @@ def is_finished(picture: Path, key: str) -> bool:
         record = read_object(record_path(picture))
     except files.InputError:
         return False
-    told = _told_by(picture)
-    return record.get("key") == told.get("key") == key
-
-
-def _told_by(picture: Path) -> dict:
-    """What a picture says about how it was made; {} if it says nothing or cannot be read."""
-    try:
-        with open_picture(picture) as opened:
-            told = parse_json(opened.info.get("jstyle", "{}"), picture)
-    except (ImageError, files.InputError, *DECODE_ERRORS, TypeError):
-        return {}
-    return told if isinstance(told, dict) else {}
+    recorded = image.recorded_in(picture)
+    return record.get("key") == recorded.get("key") == key

@@ -7,11 +7,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from ..parity.report import Report
 from ..parity.task import STAGES, ParityError, Task, check_stages, draw_inputs
 from ..sd import files, hub, image, parts, targets
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
+from ..sd.folders import filled_folder
 from ..sd.limits import SAMPLING_STEPS, SEED, SIDE_PX, require_whole
 from ..sd.rng import NUMPY
 from ..sd.tokenizer import Tokenizer
@@ -44,7 +46,7 @@ DEFAULTS = {"steps": 10, "seed": 0, "rng": NUMPY, "prompt": "a photograph of a c
 class Request:
     """What the user asked for. None: not given, so that a recording's own value may stand."""
 
-    model: str = "tiny"
+    model: str | hub.Source = "tiny"
     variant: str | None = None
     device: str = "auto"
     reference: str | None = None
@@ -92,9 +94,10 @@ def compare(
     """
     targets.require_free([Path(out) / REPORT, Path(out) / PAGE], overwrite)
     found = find_model(request.model, request.variant)
-    if request.inject_fault is not None:
-        check_module(found, request.inject_fault)
     with ExitStack() as stack:
+        found = stack.enter_context(in_a_folder(found))
+        if request.inject_fault is not None:
+            check_module(found, request.inject_fault)
         folder = stack.enter_context(files.output_folder(out))
         if against is None:
             require_reference()
@@ -128,20 +131,36 @@ def record(request: Request, folder: str, bar: Callable, overwrite: bool = False
     found, place = find_model(request.model, request.variant), Path(folder)
     if request.reference is not None:
         require_reference()
-    task, inputs = make_task(found, request)
-    written = [place / f"{name}.safetensors" for name in ("inputs", *task.stages)]
-    written = [] if targets.is_ours(place / "index.json") else written
-    targets.require_free([place / "index.json", place / "task.json", *written], overwrite)
-    with files.output_folder(place), bar(task.work) as progress:
-        (place / "index.json").unlink(missing_ok=True)
-        task.write(place, inputs)
-        if request.reference is not None:
-            run_reference(place, found, progress.update)
-        else:
-            sink = Recorder(place)
-            facts = _run_ours(found, request, task, inputs, sink, progress.update)
-            sink.finish(**{k: v for k, v in facts.items() if k != "peak_mib"})
+    with in_a_folder(found) as found:
+        task, inputs = make_task(found, request)
+        written = [place / f"{name}.safetensors" for name in ("inputs", *task.stages)]
+        written = [] if targets.is_ours(place / "index.json") else written
+        targets.require_free([place / "index.json", place / "task.json", *written], overwrite)
+        with filled_folder(place, last="index.json") as made, bar(task.work) as progress:
+            task.write(made, inputs)
+            if request.reference is not None:
+                run_reference(made, found, progress.update)
+            else:
+                sink = Recorder(made)
+                facts = _run_ours(found, request, task, inputs, sink, progress.update)
+                sink.finish(**{k: v for k, v in facts.items() if k != "peak_mib"})
     return place
+
+
+@contextmanager
+def in_a_folder(model: Model) -> Iterator[Model]:
+    """The model in diffusers format, which PyTorch reads: a single file is written so for a while.
+
+    Raises as `start`, OSError if the temporary folder cannot hold it.
+    """
+    if not model.place.is_file:
+        yield model
+        return
+    with tempfile.TemporaryDirectory(prefix="jstyle-") as folder:
+        with start(model, "cpu") as started:
+            started.sd.save_pretrained(folder, "float32")
+        del started
+        yield replace(model, place=hub.Source(folder))
 
 
 def _refuse_ignored(request: Request) -> None:
@@ -158,22 +177,17 @@ def _refuse_ignored(request: Request) -> None:
 
 def make_task(model: Model, request: Request) -> tuple[Task, dict[str, np.ndarray]]:
     """The task that the request describes, for this model. Raises ValueError."""
-    unet, vae, text, schedule = (
-        kind.from_json(hub.read_config(model.folder, part))
-        for kind, part in (
-            (UNetConfig, "unet"),
-            (VAEConfig, "vae"),
-            (CLIPTextConfig, "text_encoder"),
-            (ScheduleConfig, "scheduler"),
-        )
-    )
+    unet = UNetConfig.from_json(hub.read_config(model.folder, "unet"))
+    vae = VAEConfig.from_json(hub.read_config(model.folder, "vae"))
+    text = CLIPTextConfig.from_json(hub.read_config(model.folder, "text_encoder"))
+    schedule = ScheduleConfig.from_json(hub.read_config(model.folder, "scheduler"))
     reduction = 2 ** (len(vae.block_out_channels) - 1)
     size_px = unet.sample_size * reduction if request.size_px is None else request.size_px
     multiple = reduction * 2 ** (len(unet.block_out_channels) - 1)
     if size_px < multiple or size_px % multiple:
         raise ValueError(f"size_px must be a multiple of {multiple}, got {size_px}")
-    asked = {name: getattr(request, name) for name in DEFAULTS}
-    given = {k: DEFAULTS[k] if v is None else v for k, v in asked.items()}
+    asked: dict[str, Any] = {name: getattr(request, name) for name in DEFAULTS}
+    given: dict[str, Any] = {k: DEFAULTS[k] if v is None else v for k, v in asked.items()}
     if not 1 <= given["steps"] <= schedule.num_train_timesteps:
         raise ValueError(
             f"steps must be in 1..{schedule.num_train_timesteps}, got {given['steps']}"
@@ -261,7 +275,12 @@ def run_reference(folder: Path, model: Model, tick: Callable[[], object]) -> Non
     paths = [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with tempfile.TemporaryFile("w+") as errors:
-        options = {"stdout": subprocess.PIPE, "stderr": errors, "text": True, "env": env}
+        options: dict[str, Any] = {
+            "stdout": subprocess.PIPE,
+            "stderr": errors,
+            "text": True,
+            "env": env,
+        }
         with subprocess.Popen(command, **options) as child:
             try:
                 for line in child.stdout:

@@ -11,7 +11,7 @@ from time import perf_counter
 import numpy as np
 
 from ..config import StyleConfig
-from ..sd import image
+from ..sd import hub, image
 from ..sd.files import output_folder
 from . import outputs
 from .inputs import check_picture, find_model, start
@@ -33,7 +33,7 @@ def reconstruct(
     out: str,
     cfg: StyleConfig,
     bar: Callable,
-    model: str = "tiny",
+    model: str | hub.Source = "tiny",
     variant: str | None = None,
     device: str = "auto",
     overwrite: bool = False,

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from .. import __version__
 from ..config import RESULTS_TOGETHER
 from ..methods import DEFAULT, Method, find_method
-from ..sd import image
+from ..sd import hub, image
 from ..sd.files import output_folder
 from ..sd.limits import TOGETHER, require_whole
 from ..sd.targets import stylized_name
@@ -47,9 +48,9 @@ def stylize(
     content: str,
     style: str,
     out: str,
-    cfg,
+    cfg: Any,
     bar: Callable,
-    model: str = "tiny",
+    model: str | hub.Source = "tiny",
     variant: str | None = None,
     device: str = "auto",
     loras: Sequence[str] = (),
@@ -118,14 +119,16 @@ def name_results(
     return targets
 
 
-def make_pairs(targets: dict, method: type[Method], cfg, model: Model) -> list[Pair]:
+def make_pairs(targets: dict, method: type[Method], cfg: Any, model: Model) -> list[Pair]:
     """The results to make, each with the hash of all that it depends on."""
     return [
         Pair(c, s, path, result_key(c, s, method, cfg, model)) for (c, s), path in targets.items()
     ]
 
 
-def result_key(content: Picture, style: Picture, method: type[Method], cfg, model: Model) -> str:
+def result_key(
+    content: Picture, style: Picture, method: type[Method], cfg: Any, model: Model
+) -> str:
     """A hash of everything that the result depends on: not of where features were kept."""
     settings = method.settings(cfg)
     if method.name != DEFAULT:
@@ -139,7 +142,7 @@ def run_pairs(
     model: Model,
     pairs: list[Pair],
     method: type[Method],
-    cfg,
+    cfg: Any,
     bar: Callable,
     summary: Summary,
     tell: Callable[[str], None] = log.info,

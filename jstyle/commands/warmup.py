@@ -15,6 +15,7 @@ from time import perf_counter
 import numpy as np
 
 from ..config import StyleConfig
+from ..sd import hub
 from .inputs import Started, find_model, start
 
 TASKS = ("stylize", "generate")
@@ -37,7 +38,7 @@ def warm_up(
     cfg: StyleConfig,
     bar: Callable,
     tasks: tuple[str, ...] = TASKS,
-    model: str = "tiny",
+    model: str | hub.Source = "tiny",
     variant: str | None = None,
     device: str = "auto",
 ) -> Warmth:
@@ -55,7 +56,7 @@ def warm_up(
         stages = [stage for task in tasks for stage in STAGES[task](started, cfg)]
         with bar(len(stages)) as progress:
             for name, run in stages:
-                progress.set_postfix_str(name)
+                progress.set_postfix_str(name, refresh=False)
                 before = perf_counter()
                 run()
                 done.seconds[name] = perf_counter() - before
@@ -89,19 +90,23 @@ def _stylize(started: Started, cfg: StyleConfig) -> Stages:
     def invert(role: str, picture: np.ndarray, parts: str):
         inverted[role] = styler.invert(picture, short, parts if cfg.inject else "")
 
+    def inject():
+        _finish(styler.transfer(inverted["content"], inverted["style"], short))
+
     return [
         ("content", lambda: invert("content", pictures[0], "q")),
         ("style", lambda: invert("style", pictures[1], "kv")),
-        ("injection", lambda: _finish(styler.transfer(*inverted.values(), short))),
+        ("injection", inject),
         ("style, batch of 2", lambda: invert("style", np.concatenate(pictures), "kv")),
-        ("injection, batch of 2", lambda: _finish(styler.transfer(*inverted.values(), short))),
+        ("injection, batch of 2", inject),
     ]
 
 
 def _generate(started: Started, cfg: StyleConfig) -> Stages:
     def run(prompts: list[str], guidance: float):
-        words = {"guidance": guidance, "height": cfg.size_px, "width": cfg.size_px}
-        _finish(started.sd.generate(prompts, num_steps=1, **words))
+        size = cfg.size_px
+        made = started.sd.generate(prompts, num_steps=1, guidance=guidance, height=size, width=size)
+        _finish(made)
 
     return [
         ("one prompt", lambda: run([""], 1.0)),

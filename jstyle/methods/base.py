@@ -49,11 +49,7 @@ class Method:
 
     def load(self, path: str | PathLike, cfg: Any) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = cfg.size_px or the model's own."""
-        from ..sd import image
-
-        size_px = self.sd.picture_size if cfg.size_px is None else cfg.size_px
-        self.sd.check_size(size_px, size_px)
-        return image.load(path, size_px=size_px)
+        return self.sd.load_image(path, cfg.size_px)
 
     def settle(
         self,
@@ -68,7 +64,9 @@ class Method:
         """
         return cfg
 
-    def prepare(self, role: str, picture, cfg: Any, progress: Progress | None = None) -> Any:
+    def prepare(
+        self, role: str, picture: np.ndarray, cfg: Any, progress: Progress | None = None
+    ) -> Any:
         """What results need of a picture (1, 3, H, W) in [-1, 1]."""
         raise NotImplementedError
 

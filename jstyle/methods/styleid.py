@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
 from ..config import PRESETS, StyleConfig
-from .base import Method
+from .base import Method, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ..pipeline import Inversion
+    from ..sd.startup import jt
 
 PARTS = {"content": "q", "style": "kv"}  # which parts of attention each picture gives
 
@@ -27,7 +36,13 @@ class StyleID(Method):
     def evaluations(cls, cfg: StyleConfig) -> dict[str, int]:
         return dict.fromkeys((*cls.roles, "result"), cfg.steps)
 
-    def settle(self, cfg: StyleConfig, shape, held, tell=lambda line: None) -> StyleConfig:
+    def settle(
+        self,
+        cfg: StyleConfig,
+        shape: Sequence[int],
+        held: Mapping[str, int],
+        tell: Callable[[str], object] = lambda line: None,
+    ) -> StyleConfig:
         """Where the features are kept that are held at once."""
         if not cfg.inject or cfg.features != "auto":
             return cfg
@@ -35,16 +50,18 @@ class StyleID(Method):
         needed = sum(held[role] * bytes_of(cfg, shape, PARTS[role]) for role in self.roles)
         return self.styler.decide(cfg, needed, tell)
 
-    def prepare(self, role, picture, cfg: StyleConfig, progress=None):
+    def prepare(
+        self, role: str, picture: np.ndarray, cfg: StyleConfig, progress: Progress | None = None
+    ) -> Inversion:
         parts = PARTS[role] if cfg.inject else ""
         return self.styler.invert(picture, cfg, parts, progress)
 
-    def join(self, prepared):
+    def join(self, prepared: Any) -> Inversion:
         from ..inversion import join
 
         return join(prepared)
 
-    def apply(self, prepared, cfg: StyleConfig, progress=None):
+    def apply(self, prepared: Any, cfg: StyleConfig, progress: Progress | None = None) -> jt.Var:
         return self.styler.transfer(*(prepared[role] for role in self.roles), cfg, progress)
 
 

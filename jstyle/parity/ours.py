@@ -109,7 +109,7 @@ class Ours:
         self.sink.put(name, var.numpy())
         self.tick()
 
-    def _trail(self, loop: Iterable[tuple[int, jt.Var]]) -> None:
+    def _trail(self, loop: Iterable[tuple[float, jt.Var]]) -> None:
         for i, (_, z) in enumerate(loop):
             self._done(f"{i:04d}", z)
 
@@ -149,7 +149,7 @@ def _first(out):
 
 
 @contextmanager
-def computing_in(unet, dtype: str) -> Iterator[None]:
+def computing_in(unet: jt.nn.Module, dtype: str) -> Iterator[None]:
     """Let the UNet hold its weights and compute in `dtype`; what goes in and comes out stays
     float32. Afterwards everything is as before."""
     own = [

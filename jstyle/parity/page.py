@@ -14,6 +14,10 @@ from .task import MODULE_STAGES
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 960, 340, 64, 16, 16, 40
 FLOOR = 1e-9  # what is drawn for an error of 0
+POLICY = (  # nothing runs and nothing is fetched, whatever a prompt or a name holds
+    '<meta http-equiv="Content-Security-Policy" '
+    "content=\"default-src 'none'; style-src 'unsafe-inline'\">"
+)
 COLOURS = ("#1f77b4", "#d95f02", "#2a9d5c", "#8e5bb5")
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; margin: 2rem auto; max-width: 1040px; }
@@ -47,7 +51,7 @@ def as_html(report: Report) -> str:
     if report.fault is not None:
         fault = f"<p>Made wrong on purpose: <code>{escape(report.fault)}</code></p>"
     parts = [
-        f"<!doctype html><html lang=en><meta charset=utf-8>{GENERATOR}",
+        f"<!doctype html><html lang=en><meta charset=utf-8>{POLICY}{GENERATOR}",
         f"<title>Parity of {escape(report.task.source)}</title><style>{STYLE}</style>",
         f"<h1>Parity of {escape(report.task.source)}</h1>",
         f"<p class={verdict[0]}>{verdict[1]}</p>{jump}{fault}",

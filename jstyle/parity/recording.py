@@ -47,7 +47,7 @@ class Recorder:
     def put(self, name: str, values: np.ndarray) -> None:
         self._stream.put(name, values)
 
-    def finish(self, **facts) -> None:
+    def finish(self, **facts: object) -> None:
         """Write index.json, with which the recording is complete."""
         index = {"format": FORMAT, "version": VERSION, **facts, "peak_mib": peak_mib()}
         write_json(self.folder / "index.json", {**index, "stages": self.stages})
@@ -63,7 +63,7 @@ class _Stream:
 
     def put(self, name: str, values: np.ndarray) -> None:
         values = np.ascontiguousarray(values, np.float32)
-        bytes_ = memoryview(values).cast("B")
+        bytes_ = values.data.cast("B")
         key = values.shape, hashlib.blake2b(bytes_, digest_size=16).digest()
         stored = self.known.setdefault(key, name)
         self.entries.append([name, stored])

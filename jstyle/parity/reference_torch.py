@@ -181,7 +181,7 @@ class Torch:
     def _predict(self, z, t, context) -> torch.Tensor:
         return self.unet_(z, t, encoder_hidden_states=context).sample
 
-    def _scheduler(self, kind: type):
+    def _scheduler(self, kind):
         scheduler = kind.from_config(self.scheduler, clip_sample=False)
         scheduler.set_timesteps(self.task.steps)
         return scheduler
@@ -242,7 +242,7 @@ class Features:
     def __init__(self):
         self.role, self.t, self.kept = "", 0, {}
 
-    def exchange(self, site: str, q, k, v):
+    def exchange(self, site: str, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> tuple:
         """(q, k, v, temperature) to go on with; (B, heads, tokens, head_dim)."""
         key = site, self.t
         if self.role == "content":

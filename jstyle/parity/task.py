@@ -106,7 +106,7 @@ def check_stages(names: Sequence[str]) -> tuple[str, ...]:
     wrong = [name for name in names if name not in STAGES]
     if wrong or not names:
         found = repr(wrong[0]) if wrong else "none"
-        raise ValueError(f"stages must be some of {', '.join(STAGES)}, got {found}")
+        raise ValueError(f"stages (--only) must be some of {', '.join(STAGES)}, got {found}")
     return tuple(name for name in STAGES if name in names)
 
 

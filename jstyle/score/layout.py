@@ -16,6 +16,7 @@ from pathlib import Path
 
 from ..sd.files import InputError
 from ..sd.picture_files import DECODE_ERRORS, ImageError, list_images, open_picture, own_bound
+from ..sd.printable import reason_of
 from ..sd.reading import read_json
 
 PROMPTS = "prompt.json"
@@ -205,7 +206,7 @@ def _picture_problem(path: Path, sizes: dict[Path, tuple[int, int]]) -> str | No
     except ImageError as error:
         return str(error).removeprefix(f"{path}: ")
     except DECODE_ERRORS as error:
-        return f"cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+        return f"cannot be read ({reason_of(error)})"
 
 
 def _odd_sizes(sizes: dict[Path, tuple[int, int]]) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import numpy as np
 
 from ..sd.picture_files import DECODE_ERRORS, ImageError, open_picture, own_bound
+from ..sd.printable import reason_of
 from .layout import ContestError
 
 MODES = ("RGB", "RGBA", "L", "LA", "P", "1")  # 8 bits; alpha is left out, as OpenCV does
@@ -24,5 +25,4 @@ def read_rgb(path: str | os.PathLike) -> np.ndarray:
     except ImageError as error:
         raise ContestError(str(error)) from None
     except DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ContestError(f"{path}: cannot be read ({reason})") from None
+        raise ContestError(f"{path}: cannot be read ({reason_of(error)})") from None

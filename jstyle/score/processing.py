@@ -97,7 +97,10 @@ def processor_from_json(values: dict, where: object = NAME) -> ImageProcessor:
     if values.get("do_resize", True):
         size = _size(values, "size", where, square=kind in SQUARE)
     if values.get("do_center_crop", kind in SHORTEST_EDGE):
-        crop = _size(values, "crop_size", where, square=True)
+        cut = _size(values, "crop_size", where, square=True)
+        if not isinstance(cut, tuple):
+            raise ConfigError(f"{where}: crop_size must be a number or have a height and a width")
+        crop = cut
     if values.get("do_rescale", True):
         rescale = values.get("rescale_factor", 1 / 255)
     if values.get("do_normalize", True):

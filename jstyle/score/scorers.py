@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Metric:
         self._made = None
 
     @property
-    def made(self):
+    def made(self) -> Any:
         if self._made is None:
             self._made = self._make()
         return self._made
@@ -87,10 +87,10 @@ class Scorer(NamedTuple):
     corrects: bool = False  # differs with --corrected
     words: bool = False  # needs CLIP_R's word list
 
-    def make(self, files: Sequence[Path], corrected: bool, words: Sequence[str]):
+    def make(self, files: Sequence[Path], corrected: bool, words: Sequence[str]) -> Any:
         """The metric, with its network loaded."""
         module, name = self.home.split(":")
-        more = {"corrected": corrected} if self.corrects else {}
+        more: dict[str, Any] = {"corrected": corrected} if self.corrects else {}
         more |= {"words": words} if self.words else {}
         return getattr(import_module(module, __package__), name)(*files, **more)
 

@@ -21,14 +21,14 @@ class Attention(nn.Module):
         self.to_out = nn.ModuleList([nn.Linear(dim, dim), nn.Identity()])
         self.site = ""  # the module's name inside the UNet, set there
 
-    def execute(self, x, context=None):
+    def execute(self, x: jt.Var, context: jt.Var = None) -> jt.Var:
         """x: (B, tokens, dim); context: (B, other tokens, context_dim). Returns x's shape."""
         source = x if context is None else context
         q, k, v = (self._heads(project(s)) for project, s in self._projections(x, source))
         out = self.attend(q, k, v)
         return self.to_out[0](out.reshape(out.shape[0], out.shape[1], -1))
 
-    def attend(self, q, k, v):
+    def attend(self, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         """softmax(q k^T / sqrt(head_dim)) v; all (B, tokens, heads, head_dim)."""
         return attend(q, k, v, self.scale)
 
@@ -46,7 +46,7 @@ class SpatialAttention(Attention):
         super().__init__(channels, None, num_heads=1, qkv_bias=True)
         self.group_norm = GroupNorm(groups, channels, eps)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:  # type: ignore[override]  # pictures, not tokens
         """x: (B, C, H, W). Returns the same shape."""
         tokens = to_tokens(self.group_norm(x))
         return x + to_image(super().execute(tokens), x.shape)
@@ -63,7 +63,7 @@ class BasicTransformerBlock(nn.Module):
         self.norm3 = LayerNorm(dim)
         self.ff = FeedForward(dim)
 
-    def execute(self, x, context):
+    def execute(self, x: jt.Var, context: jt.Var) -> jt.Var:
         x = x + self.attn1(self.norm1(x))
         x = x + self.attn2(self.norm2(x), context)
         return x + self.ff(self.norm3(x))
@@ -85,7 +85,7 @@ class Transformer2DModel(nn.Module):
         )
         self.proj_out = project(channels, channels)
 
-    def execute(self, x, context):
+    def execute(self, x: jt.Var, context: jt.Var) -> jt.Var:
         """x: (B, C, H, W); context: (B, L, D). Returns x's shape."""
         h = self.norm(x)
         h = self.proj_in(to_tokens(h)) if self.linear else to_tokens(self.proj_in(h))
@@ -95,11 +95,11 @@ class Transformer2DModel(nn.Module):
         return x + self.proj_out(to_image(h, x.shape))
 
 
-def to_tokens(x):
+def to_tokens(x: jt.Var) -> jt.Var:
     """(B, C, H, W) -> (B, H*W, C)."""
     return x.reshape(x.shape[0], x.shape[1], -1).transpose(0, 2, 1)
 
 
-def to_image(tokens, shape):
+def to_image(tokens: jt.Var, shape: tuple) -> jt.Var:
     """(B, H*W, C) -> (B, C, H, W), with H and W taken from `shape`."""
     return tokens.transpose(0, 2, 1).reshape(tuple(shape))

@@ -20,7 +20,7 @@ nn = jt.nn
 INIT_STD = 0.02  # of both embeddings in a model that is trained from scratch
 
 
-def quick_gelu(x):
+def quick_gelu(x: jt.Var) -> jt.Var:
     """x * sigmoid(1.702 x), CLIP's own approximation of GELU."""
     return x * jt.sigmoid(1.702 * x)
 
@@ -35,7 +35,7 @@ class CLIPTextModel(nn.Module):
         self.config = config
         self.text_model = CLIPTextTransformer(config)
 
-    def execute(self, ids):
+    def execute(self, ids: jt.Var) -> jt.Var:
         """ids: integers (B, L), NumPy array, nested list or Var, L <= max_position_embeddings.
 
         Returns (B, L, hidden_size), after the final layer norm.
@@ -68,7 +68,7 @@ class CLIPTextTransformer(nn.Module):
         self.encoder = CLIPEncoder(cfg)
         self.final_layer_norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def execute(self, ids):
+    def execute(self, ids: jt.Var) -> jt.Var:
         return self.final_layer_norm(self.encoder(self.embeddings(ids)))
 
 
@@ -77,7 +77,7 @@ class CLIPTextEmbeddings(nn.Module):
         self.token_embedding = _embedding(cfg.vocab_size, cfg.hidden_size)
         self.position_embedding = _embedding(cfg.max_position_embeddings, cfg.hidden_size)
 
-    def execute(self, ids):
+    def execute(self, ids: jt.Var) -> jt.Var:
         return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
 
 
@@ -91,7 +91,7 @@ class CLIPEncoder(nn.Module):
     def __init__(self, cfg: CLIPTextConfig):
         self.layers = nn.ModuleList([CLIPEncoderLayer(cfg) for _ in range(cfg.num_hidden_layers)])
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         for layer in self.layers:
             x = layer(x)
         return x
@@ -104,7 +104,7 @@ class CLIPEncoderLayer(nn.Module):
         self.mlp = CLIPMLP(cfg)
         self.layer_norm2 = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         x = x + self.self_attn(self.layer_norm1(x))
         return x + self.mlp(self.layer_norm2(x))
 
@@ -121,7 +121,7 @@ class CLIPAttention(nn.Module):
         self.v_proj = nn.Linear(dim, dim)
         self.out_proj = nn.Linear(dim, dim)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         batch, tokens, dim = x.shape
         heads = (batch, tokens, self.num_heads, dim // self.num_heads)
         q, k, v = (proj(x).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
@@ -135,5 +135,5 @@ class CLIPMLP(nn.Module):
         self.fc1 = nn.Linear(cfg.hidden_size, cfg.intermediate_size)
         self.fc2 = nn.Linear(cfg.intermediate_size, cfg.hidden_size)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return self.fc2(ACTIVATIONS[self.hidden_act](self.fc1(x)))

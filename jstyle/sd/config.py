@@ -230,8 +230,8 @@ class CLIPTextConfig(JSONConfig):
 class ScheduleConfig(JSONConfig):
     """The noise schedule in scheduler_config.json, whichever sampler that file names.
 
-    Sampling here is always DDIM, so keys that shape another sampler are ignored and missing keys
-    take DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
+    Keys that shape a sampler are ignored here (samplers/own.py reads them), and missing keys take
+    DDIMScheduler's defaults. The exceptions are those of diffusers' own pipeline, for files of
     2022: `steps_offset` is 1 and `clip_sample` false, whatever a file says (`from_json` tells).
     """
 
@@ -259,9 +259,9 @@ class ScheduleConfig(JSONConfig):
         "KDPM2DiscreteScheduler",
         "KDPM2AncestralDiscreteScheduler",
         "LMSDiscreteScheduler",
+        "UniPCMultistepScheduler",
         "LCMScheduler",
         "DPMSolverSDEScheduler",
-        "UniPCMultistepScheduler",
     )
     FIXED: ClassVar = {
         "clip_sample": (False,),
@@ -281,19 +281,19 @@ class ScheduleConfig(JSONConfig):
     )
 
     @classmethod
-    def from_json(cls, values: dict, where: str = "config"):
+    def from_json(cls, values: dict, where: object = "config") -> ScheduleConfig:
         """See JSONConfig; old files are put right as diffusers' StableDiffusionPipeline does."""
         if isinstance(values, dict):
             changed = {"steps_offset": 1}
             if values.get("clip_sample") is True:
                 changed["clip_sample"] = False
-            told = [
+            changes = [
                 f"{key} = {values[key] if key in values else 'missing'} is read as {value}"
                 for key, value in changed.items()
                 if values.get(key) != value
             ]
-            if told:
-                log.warning("%s: an old file; %s, as diffusers does", where, ", ".join(told))
+            if changes:
+                log.warning("%s: an old file; %s, as diffusers does", where, ", ".join(changes))
             values = {**values, **changed}
         return super().from_json(values, where)
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import fields
 from math import inf
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from .limits import is_whole
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MOST = {  # several times the largest published; a slip beyond would build until memory ends
     "layers_per_block": 32,
@@ -102,7 +105,7 @@ class JSONConfig:
     ALLOW_UNKNOWN: ClassVar[bool] = False
 
     @classmethod
-    def from_json(cls, values: dict, where: str = "config"):
+    def from_json(cls, values: dict, where: object = "config") -> Self:
         """The configuration in `values` (a parsed JSON object); `where` is named in errors.
 
         Raises ConfigError in one line, `where: key = value is not supported (supported: ...)`.
@@ -119,7 +122,7 @@ class JSONConfig:
     def _translate(cls, values: dict) -> dict:
         if values.get("_class_name") is not None:
             one_of("_class_name", values["_class_name"], cls.CLASS_NAMES)
-        known = {field.name for field in fields(cls)}
+        known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
         result = {}
         for key, value in cls._rename(dict(values)).items():
             if key in known:
@@ -135,7 +138,7 @@ class JSONConfig:
         return values
 
     def __post_init__(self):
-        for field in fields(self):
+        for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(value, list):  # frozen means hashable
                 object.__setattr__(self, field.name, tuple(value))
@@ -147,7 +150,7 @@ class JSONConfig:
     def to_json(self) -> dict:
         """The JSON object from_json reads back to an equal configuration."""
         result = {"_class_name": self.CLASS_NAMES[0]} if self.CLASS_NAMES else {}
-        for field in fields(self):
+        for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             result[field.name] = list(value) if isinstance(value, tuple) else value
         return result

@@ -13,11 +13,12 @@ import logging
 import re
 import signal
 import sys
+from argparse import Action
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
@@ -25,12 +26,16 @@ from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namesp
 from . import ending
 from .ending import Terminated
 from .files import InputError
+from .hub import Source
+from .option_values import dashed, plain, require_harmless, require_kinds, with_lists
 from .printable import error_line, visible
-from .reading import read_yaml_text, require_unicode
+from .reading import read_yaml_text, require_unicode, yaml_fault
+from .targets import WRONG_PATHS
 
 log = logging.getLogger("jstyle")
 
 
+DEVICES = ("auto", "cpu", "cuda")
 MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts", "inside"}
 
 
@@ -42,18 +47,27 @@ class ConfigFile(ActionConfigFile):
     """--config: a YAML file, read like every file of a user before its options are taken."""
 
     def __call__(self, parser, cfg, values, option_string=None):
+        if not str(values).strip():
+            raise UsageError("--config: an empty path; it names a YAML file")
         try:
             text = read_yaml_text(values)
             found = get_loader("yaml")(text)
         except InputError as error:
             raise UsageError(str(error)) from None
-        except ValueError as error:  # a number of 5,000 digits
-            raise UsageError(f"{values}: {error}") from None
+        except ValueError:
+            raise UsageError(f"{values}: a number of thousands of digits") from None
         except yaml.YAMLError as error:
-            raise UsageError(f"{values}: not YAML ({one_line(str(error))})") from None
+            line, reason = yaml_fault(error)
+            raise UsageError(f"{values}{line}: not YAML ({reason})") from None
         parser.config_file = values
         if not isinstance(found, (dict, type(None))):
             raise UsageError(f"{values}: must hold options with values, such as steps: 30")
+        try:
+            listed = with_lists(found or {}, parser._actions)
+        except InputError as error:
+            raise UsageError(f"{values}: {error}") from None
+        if listed != found:
+            text = yaml.safe_dump(listed, allow_unicode=True)
         if found:
             self.apply_config(parser, cfg, self.dest, text)
             cfg[self.dest][-1] = values  # which file it was, where jsonargparse saw a text
@@ -65,10 +79,10 @@ class Parser(ArgumentParser):
     presets: Mapping[str, dict] = {}
     config_file: str | None = None
 
-    def add_argument(self, *names, **options):
+    def add_argument(self, *names: str, **options: Any) -> Action:
         if options.get("action") == "config":
             options["action"] = ConfigFile
-        return super().add_argument(*map(_dashed, names), **options)
+        return super().add_argument(*map(dashed, names), **options)
 
     def add_fields(self, config: type, skip: set[str] = frozenset()) -> None:
         """An option for every field of a dataclass; its docstring gives the help."""
@@ -86,9 +100,11 @@ class Parser(ArgumentParser):
 
     def parse(self, words: list[str]) -> Namespace:
         """The options in `words`. Raises UsageError."""
-        words = list(map(_dashed, words))
+        words = list(map(dashed, words))
         try:
+            require_harmless(words)
             args = self.parse_args(words)
+            require_kinds(vars(args), self._actions)
             if self.presets:
                 if args.preset not in self.presets:
                     allowed = ", ".join(self.presets)
@@ -97,11 +113,15 @@ class Parser(ArgumentParser):
                 args = self.parse_args(words)
         except UsageError:
             raise
+        except InputError as error:
+            raise UsageError(self._placed(str(error), words)) from None
         except RecursionError:
             raise UsageError("a value is nested too deeply") from None
         except (ArgumentError, TypeError, ValueError) as error:  # TypeError: YAML of an odd shape
-            raise UsageError(self._placed(one_line(_plain(str(error))), words)) from None
+            raise UsageError(self._placed(one_line(plain(str(error))), words)) from None
         _require_texts(args)
+        if getattr(args, "device", DEVICES[0]) not in DEVICES:
+            raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {args.device!r}")
         return args
 
     def _placed(self, message: str, words: list[str]) -> str:
@@ -116,9 +136,9 @@ def _require_texts(args: Namespace) -> None:
     """Raise UsageError for an option whose text is empty, though that means something else where a
     path is asked for, or which no file could hold."""
     for name, text in _texts(args):
-        option = _dashed(f"--{name}")
-        if not text and name not in MAY_BE_EMPTY:
-            raise UsageError(f"{option} must not be empty")
+        option = dashed(f"--{name}")
+        if not text.strip() and name not in MAY_BE_EMPTY:
+            raise UsageError(f"{option} must not be {'blank' if text else 'empty'}")
         try:
             require_unicode(text, option)
         except InputError as error:
@@ -167,16 +187,48 @@ def add_device(parser: Parser) -> None:
 
 
 def add_model(parser: Parser) -> None:
-    """--model, --variant and --device."""
+    """--model, --variant, --prediction, --tokenizer and --device."""
     parser.add_argument(
         "--model",
         default="tiny",
-        help="tiny (shipped), a folder in diffusers format, sd21, or a hub id such as owner/name",
+        help="tiny (shipped), a folder in diffusers format, a .safetensors or .ckpt file of Stable "
+        "Diffusion 1.x or 2.x, sd21, or a hub id such as owner/name",
     )
     parser.add_argument(
         "--variant", type=str | None, default=None, help="of the weight files, such as fp16"
     )
+    add_single_file(parser)
     add_device(parser)
+
+
+def add_single_file(parser: Parser) -> None:
+    """--prediction and --tokenizer, for a model in one file."""
+    add_prediction(parser)
+    add_tokenizer(parser)
+
+
+def add_prediction(parser: Parser) -> None:
+    parser.add_argument(
+        "--prediction",
+        type=str | None,
+        default=None,
+        help="of a model in one file that does not say: v or epsilon",
+    )
+
+
+def add_tokenizer(parser: Parser) -> None:
+    parser.add_argument(
+        "--tokenizer",
+        type=str | None,
+        default=None,
+        help="for a model in one file: a folder with vocab.json and merges.txt, or a hub id such "
+        "as openai/clip-vit-large-patch14",
+    )
+
+
+def model_source(args: Namespace) -> Source:
+    """The model that the options of `add_model` name. Raises HubError."""
+    return Source(args.model, args.variant, args.prediction, args.tokenizer)
 
 
 def asked_for(option: str, words: Sequence[str]) -> str | None:
@@ -210,14 +262,6 @@ def _keep_lines(formatter: type) -> type:
             return super()._fill_text(text, width, indent)
 
     return Formatter
-
-
-def _dashed(word: str) -> str:
-    """`--size_px=64` -> `--size-px=64`; jsonargparse's own, such as --print_config, stay."""
-    if not word.startswith("--") or word.startswith("--print_"):
-        return word
-    name, equals, value = word.partition("=")
-    return name.replace("_", "-") + equals + value
 
 
 class Command(NamedTuple):
@@ -259,18 +303,19 @@ class Program:
             hint = f"did you mean {near[0]}? " if near else ""
             allowed = ", ".join(self.commands)
             return _fail(self.name, f"no command {words[0]!r}; {hint}allowed: {allowed}", 2)
-        if isinstance(self.commands[words[0]], Program):
-            return self.commands[words[0]].main(words[1:])
-        return self._guarded(words[0], lambda: self._run(words[0], words[1:]))
+        found = self.commands[words[0]]
+        if isinstance(found, Program):
+            return found.main(words[1:])
+        return self._guarded(words[0], lambda: self._run(found, words[1:]))
 
-    def _run(self, name: str, words: list[str]) -> int:
-        if hasattr(sys.stdout, "reconfigure"):  # file names that are no UTF-8 are said as they are
-            sys.stdout.reconfigure(errors="surrogateescape")
-        command = self.commands[name]
+    def _run(self, command: Command, words: list[str]) -> int:
+        out: Any = sys.stdout
+        if hasattr(out, "reconfigure"):  # file names that are no UTF-8 are said as they are
+            out.reconfigure(errors="surrogateescape")
         given = (words,) if command.varies else ()
         args = command.make_parser(*given).parse(words)
         with suppress(AttributeError):  # a stream that someone else put there
-            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does by itself
+            out.reconfigure(errors="backslashreplace")  # as stderr does by itself
         asked = logging.INFO if args.verbose else logging.ERROR if args.quiet else None
         logging.basicConfig(handlers=[_handler()])
         log.setLevel(asked or logging.WARNING)
@@ -291,16 +336,19 @@ class Program:
                 return _ended(name, ending.asked())
             if isinstance(error, UsageError):
                 return _fail(name, f"{error} (see {name} --help)", 2)
-            if isinstance(error, ValueError | FileNotFoundError):
+            wrong_path = isinstance(error, OSError) and error.errno in WRONG_PATHS
+            if isinstance(error, ValueError | FileNotFoundError) or wrong_path:
                 return _fail(name, self._reason(error), 2)
             log.info("what happened", exc_info=True)
             return _fail(name, self._reason(error), 1)
 
     def _reason(self, error: Exception) -> str:
         if isinstance(error, OSError) and error.strerror:
-            return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+            reason = WRONG_PATHS.get(error.errno, error.strerror)
+            return f"{error.filename}: {reason}" if error.filename else reason
         if isinstance(error, UnicodeError):
-            return f"a text that is not UTF-8: {error.object[:80]!r}"
+            text = getattr(error, "object", None)  # the codec of host names has none
+            return str(error) if text is None else f"a text that is not UTF-8: {text[:80]!r}"
         if isinstance(error, RecursionError):
             return "something is nested too deeply"
         if isinstance(error, MemoryError):
@@ -330,19 +378,6 @@ def _fail(name: str, message: str, code: int) -> int:
     return code
 
 
-def _plain(message: str) -> str:
-    """jsonargparse's message without its inner workings."""
-    key = re.search(r'Parser key "([^"]+)":', message)
-    given = re.search(r"(?:Given value|Got value): (.*)", message)
-    if key and given:
-        kinds = re.findall(r"Expected (?:an? )?(?:<class '([\w.]+)'>|(typing\.\S+))", message)
-        names = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
-        wanted = [names.get(a, a or b) for a, b in kinds if a != "NoneType"] or ["another value"]
-        wanted = " or ".join(dict.fromkeys(wanted))
-        return f"{_dashed('--' + key[1])} must be {wanted}, got {given[1]!r}"
-    return re.sub(r'^Parser key "([^"]+)":', lambda m: _dashed(f"--{m[1]}:"), message)
-
-
 def one_line(text: str) -> str:
     """A message of several lines as one; the lines after the first are taken as a list."""
     first, *rest = [line.strip() for line in text.strip().splitlines()] or [""]
@@ -353,9 +388,21 @@ def progress_bar(args: Namespace, unit: str) -> Callable:
     """make(total) -> a tqdm bar on stderr, silent with --quiet."""
     from tqdm import tqdm
 
+    class Bar(tqdm):
+        """One that was drawn before its delay was over ends its line, too."""
+
+        def display(self, *args, **options):
+            self.delay = 0
+            ending.set_bar(True)
+            return super().display(*args, **options)
+
+        def close(self):
+            super().close()
+            ending.set_bar(False)
+
     def make(total: int):
         # delay: drawn with the first advance, so that a refusal before it stays one line
-        return tqdm(total=total, unit=unit, disable=args.quiet, dynamic_ncols=True, delay=1e-3)
+        return Bar(total=total, unit=unit, disable=args.quiet, dynamic_ncols=True, delay=1e-3)
 
     return make
 

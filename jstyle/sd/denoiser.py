@@ -6,12 +6,12 @@ pictures that are evaluated beside those that are made, and what each row of the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
 
 from .facts import RESULT, Facts, Row, stated
+from .samplers.options import check_guidance
 from .schedule import x0_and_eps
 from .startup import jt
 
@@ -35,7 +35,7 @@ class Condition:
         """The contexts (rows, tokens, dim) of an evaluation, with tokens added."""
         return context
 
-    def hooks(self, unet) -> AbstractContextManager:
+    def hooks(self, unet: jt.nn.Module) -> AbstractContextManager:
         """The hooks that are in place for one evaluation."""
         return nullcontext()
 
@@ -58,7 +58,7 @@ class Denoiser:
         guidance: float = 1.0,
         negative_context: jt.Var | None = None,
         rescale: float = 0.0,
-        beside: Callable[[int], Sequence[Beside]] | None = None,
+        beside: Callable[[float], Sequence[Beside]] | None = None,
         conditions: Sequence[Condition] = (),
     ):
         check_guidance(guidance, rescale)
@@ -75,14 +75,16 @@ class Denoiser:
         """How often the network sees a latent for one answer."""
         return len(self.contexts)
 
-    def __call__(self, z: jt.Var, t: int, abar: float, position: int = 0) -> tuple[jt.Var, jt.Var]:
+    def __call__(
+        self, z: jt.Var, t: float, abar: float, position: int = 0
+    ) -> tuple[jt.Var, jt.Var]:
         """abar: the noise level at which z stands; position: which step of the walk this is.
 
         Nothing is waited for. Gradients are switched off by the caller, around the whole step.
         """
         return x0_and_eps(self.out(z, t, position), z, abar, self.kind)
 
-    def out(self, z: jt.Var, t: int, position: int = 0) -> jt.Var:
+    def out(self, z: jt.Var, t: float, position: int = 0) -> jt.Var:
         """The network's own answer for (z, t), guided."""
         beside = tuple(self.beside(t))
         inputs = [*(b.z for b in beside), *[z] * len(self.contexts)]
@@ -116,14 +118,6 @@ class Denoiser:
             before = [_repeated(b.context, b.z.shape[0]) for b in beside]
             self._kept[key] = _joined([*before, *(_repeated(c, batch) for c in self.contexts)])
         return self._kept[key]
-
-
-def check_guidance(guidance: float, rescale: float = 0.0) -> None:
-    """Raise ValueError unless guidance is a finite number and rescale is in [0, 1]."""
-    if not math.isfinite(guidance):
-        raise ValueError(f"guidance must be a finite number, got {guidance}")
-    if not 0 <= rescale <= 1:
-        raise ValueError(f"rescale must be in [0, 1], got {rescale}")
 
 
 def _joined(parts: list[jt.Var]) -> jt.Var:

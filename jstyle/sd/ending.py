@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 2.0  # seconds to unwind in; a worker process has less, so that it ends before its parent
+PATIENCE = 1.7  # seconds to unwind in; a worker process has less, so that it ends before its parent
 GRACE = 0.3  # seconds that descendants have to remove what is theirs
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
@@ -34,6 +34,7 @@ _held = 0  # depth of blocks that are not to be torn apart
 _patience = PATIENCE
 _installed_in: int | None = None  # process number
 _unfinished: set[Path] = set()
+_bar_drawn = False
 _watchdog = None  # the module, once it watches
 _name = "the command"
 
@@ -128,9 +129,10 @@ def watch() -> None:
         return
     from . import watchdog
 
-    texts = {number: f"{_name}: error: {words(number)}\n" for number in SIGNALS}
+    texts = {int(number): f"{_name}: error: {words(number)}\n" for number in SIGNALS}
     if watchdog.start(_patience + 2 * GRACE, texts):
         _watchdog = watchdog
+        watchdog.set_bar(_bar_drawn)
         for path in _unfinished:
             watchdog.add(path)
 
@@ -152,7 +154,10 @@ def _out_of_patience(number, frame) -> None:
 
 def _leave_signals_to_parent() -> None:
     """In forked processes, Jittor's compiling workers: Ctrl-C is the parent's, which ends them by
-    SIGTERM; one that would unwind then could wait for ever for the parent's locks."""
+    SIGTERM; one that would unwind then could wait for ever for the parent's locks. They and their
+    compilers leave the parent's group, since each would tell of a signal to it."""
+    with suppress(OSError):
+        os.setpgid(0, 0)
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGHUP):
@@ -190,7 +195,20 @@ def tell(line: str) -> None:
     """The process's last line on stderr; those after it are dropped."""
     if _watchdog is None or _watchdog.speak_first():
         with suppress(OSError, ValueError):
-            print(line, file=sys.stderr, flush=True)
+            if _watchdog is None or _asked is None or sys.stderr.fileno() != 2:
+                print(line, file=sys.stderr, flush=True)
+            else:
+                line = "\n" * _bar_drawn + line + "\n"
+                os.write(_watchdog.hush(), line.encode(errors="backslashreplace"))
+
+
+def set_bar(drawn: bool) -> None:
+    """Whether stderr's last line is a bar's; once a signal has come, it stays what it was."""
+    global _bar_drawn
+    if drawn != _bar_drawn and _asked is None:
+        _bar_drawn = drawn
+        if _watchdog is not None:
+            _watchdog.set_bar(drawn)
 
 
 def end(code: int) -> NoReturn:
@@ -202,8 +220,11 @@ def end(code: int) -> NoReturn:
     for path in tuple(_unfinished):
         with suppress(OSError):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    end_descendants()
     code = _flush(code)
+    if _watchdog is not None:
+        _watchdog.hush()  # threads that cannot start another compiler would tell of that
+        _watchdog.start_no_more()
+    end_descendants()
     os._exit(code if _asked is None else 128 + _asked)
 
 

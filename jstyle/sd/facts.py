@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .startup import jt
 
 CONTENT, STYLE, RESULT = "content", "style", "result"
 
@@ -38,7 +41,7 @@ class Facts(NamedTuple):
 
 
 @contextmanager
-def stated(unet, facts: Facts) -> Iterator[None]:
+def stated(unet: jt.nn.Module, facts: Facts) -> Iterator[None]:
     """Inside the block the UNet's hooks find `facts`."""
     before, unet.facts = getattr(unet, "facts", None), facts
     try:

@@ -51,15 +51,6 @@ def _reason(error: OSError) -> str:
     return WORDS.get(error.errno) or error.strerror or str(error) or type(error).__name__
 
 
-KINDS = {  # what stands where a file should; opening a pipe waits, a device may never end
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
 class InputError(ValueError):
     """Something handed in that cannot be opened or read; one line: which, why, what is asked."""
 
@@ -76,7 +67,7 @@ def require_file(path: str | os.PathLike) -> Path:
     """
     mode = _mode(path)
     if not stat.S_ISREG(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "something else")
+        kind = targets.KINDS.get(stat.S_IFMT(mode), "something else")
         raise InputError(f"{path}: {kind}, not a file")
     return Path(path)
 
@@ -85,7 +76,7 @@ def require_folder(path: str | os.PathLike) -> Path:
     """The path of a folder that is there. Raises InputError or MissingFile like require_file."""
     mode = _mode(path, "folder")
     if not stat.S_ISDIR(mode):
-        kind = KINDS.get(stat.S_IFMT(mode), "a file")
+        kind = targets.KINDS.get(stat.S_IFMT(mode), "a file")
         raise InputError(f"{path}: {kind}, not a folder")
     return Path(path)
 

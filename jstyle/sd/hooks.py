@@ -62,7 +62,7 @@ class Handle:
         self.remove()
 
 
-def around(owner, method: str, hook: Callable) -> Handle:
+def around(owner: Any, method: str, hook: Callable) -> Handle:
     """From now on owner.method(*args) is hook(call, *args)."""
     chain = owner.__dict__.get(method)
     if not isinstance(chain, _Chain):
@@ -71,7 +71,7 @@ def around(owner, method: str, hook: Callable) -> Handle:
     return Handle(owner, method, hook)
 
 
-def hooks_around(owner, method: str = "execute") -> tuple[Callable, ...]:
+def hooks_around(owner: Any, method: str = "execute") -> tuple[Callable, ...]:
     """The hooks that are in place, the innermost first."""
     return tuple(getattr(owner.__dict__.get(method), "hooks", ()))
 
@@ -90,7 +90,7 @@ class AttentionCall:
 
 
 @contextmanager
-def around_attention(unet, sites: Iterable[str], hook: Callable) -> Iterator[None]:
+def around_attention(unet: jt.nn.Module, sites: Iterable[str], hook: Callable) -> Iterator[None]:
     """hook(call, q, k, v) -> what the attention gives, for the named attentions of a UNet.
 
     Raises KeyError, listing the valid names, if a site does not exist.
@@ -109,7 +109,7 @@ def around_attention(unet, sites: Iterable[str], hook: Callable) -> Iterator[Non
         yield
 
 
-def around_residuals(unet, hook: Callable) -> Handle:
+def around_residuals(unet: jt.nn.Module, hook: Callable) -> Handle:
     """hook(call, skips, x) -> (skips, x): what the UNet's up blocks start from.
 
     skips: list of (B, C, H, W), outermost first; x: the middle block's output.

@@ -10,12 +10,15 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from .files import atomic_write
 from .picture_files import DECODE_ERRORS, ImageError, open_picture, own_bound
+from .printable import reason_of
+from .reading import parse_json
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSE = {  # EXIF orientation -> what brings the picture upright
@@ -79,7 +82,7 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
     try:
         image.load()
     except DECODE_ERRORS as error:
-        reason = _one_line(error)
+        reason = reason_of(error)
         if isinstance(error, EOFError) or "truncated" in reason.lower():
             raise ImageError(f"{path}: is truncated") from None
         raise ImageError(f"{path}: is damaged ({reason})") from None
@@ -90,10 +93,6 @@ def _decode_pixels(image: Image.Image, path: Path) -> Image.Image:
     except DECODE_ERRORS:  # broken metadata is no reason to refuse good pixels
         orientation = None
     return image.transpose(TRANSPOSE[orientation]) if orientation in TRANSPOSE else image
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _rgb(image: Image.Image, path: str | os.PathLike) -> Image.Image:
@@ -142,7 +141,7 @@ def require_finite(x: np.ndarray) -> None:
         )
 
 
-def to_uint8(x) -> np.ndarray:
+def to_uint8(x: Any) -> np.ndarray:
     """(B, 3, H, W) in [-1, 1], array or Var -> uint8 (B, H, W, 3); clamps, rounds half to even.
 
     Raises ValueError if a value is not finite, which would otherwise be saved as black.
@@ -168,6 +167,16 @@ def save_png(path: str | os.PathLike, pixels: np.ndarray, metadata: dict | None 
         image.save(part, format="PNG", compress_level=6, pnginfo=info)
 
 
+def recorded_in(path: str | os.PathLike) -> dict:
+    """The metadata that `save_png` wrote; {} if there is none, or the file cannot be read."""
+    try:
+        with open_picture(path) as picture:
+            found = parse_json(picture.info.get("jstyle", "{}"), path)
+    except (*DECODE_ERRORS, TypeError):  # ImageError and InputError are ValueErrors
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def grid(
     rows: Sequence[Sequence[np.ndarray | None]],
     column_labels: Sequence[str],
@@ -186,7 +195,7 @@ def grid(
     if not images:
         raise ValueError("a grid needs at least one image")
     cell_h, cell_w = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    font = ImageFont.load_default(max(13, cell_h // 12))
+    font: Any = ImageFont.load_default(max(13, cell_h // 12))
     gap = max(4, cell_w // 32)
     header = sum(font.getmetrics()) + gap
     labels = [_shorten(text, font, 2 * cell_w) for text in row_labels or ()]
@@ -208,7 +217,7 @@ def grid(
     return canvas
 
 
-def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
+def _shorten(text: str, font: Any, width: int) -> str:
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "...") > width:

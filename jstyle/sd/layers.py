@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class GroupNorm(nn.Module):
         self.groups, self.eps, self.silu = groups, eps, silu
         self.weight, self.bias = jt.ones(channels), jt.zeros(channels)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return kernels.group_norm(x, self.groups, self.weight, self.bias, self.eps, self.silu)
 
 
@@ -30,23 +31,23 @@ class LayerNorm(nn.Module):
         self.eps = eps
         self.weight, self.bias = jt.ones(dim), jt.zeros(dim)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return kernels.layer_norm(x, self.weight, self.bias, self.eps)
 
 
 class Conv2d(nn.Conv):
     """Jittor's convolution, by the kernel that is the fastest for the size."""
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         y = kernels.convolve(x, self.weight, self.stride[0], self.padding[0])
         return y if self.bias is None else y + self.bias.broadcast(y.shape, [0, 2, 3])
 
 
-def silu(x):
+def silu(x: jt.Var) -> jt.Var:
     return x * jt.sigmoid(x)
 
 
-def timestep_features(t, dim: int, flip_sin_to_cos: bool, freq_shift: float) -> np.ndarray:
+def timestep_features(t: Any, dim: int, flip_sin_to_cos: bool, freq_shift: float) -> np.ndarray:
     """Sinusoids of the timesteps t (B,), computed in float64 on the host. Returns (B, dim) float32.
 
     Source: arXiv:1706.03762 section 3.5, with the order and shift that the model's config names.
@@ -63,7 +64,7 @@ class TimestepEmbedding(nn.Module):
         self.linear_1 = nn.Linear(in_dim, dim)
         self.linear_2 = nn.Linear(dim, dim)
 
-    def execute(self, features):
+    def execute(self, features: jt.Var) -> jt.Var:
         return self.linear_2(silu(self.linear_1(features)))
 
 
@@ -81,7 +82,7 @@ class ResnetBlock2D(nn.Module):
             Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else None
         )
 
-    def execute(self, x, temb=None):
+    def execute(self, x: jt.Var, temb: jt.Var = None) -> jt.Var:
         """x: (B, C_in, H, W); temb: (B, temb_dim), already through SiLU. Returns x's size."""
         h = self.conv1(self.norm1(x))
         if temb is not None:
@@ -97,7 +98,7 @@ class Downsample2D(nn.Module):
         self.asymmetric = asymmetric
         self.conv = Conv2d(channels, channels, 3, stride=2, padding=0 if asymmetric else 1)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         if self.asymmetric:
             x = nn.pad(x, [0, 1, 0, 1])
         return self.conv(x)
@@ -109,7 +110,7 @@ class Upsample2D(nn.Module):
     def __init__(self, channels: int):
         self.conv = Conv2d(channels, channels, 3, padding=1)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return self.conv(nn.interpolate(x, scale_factor=2, mode="nearest"))
 
 
@@ -117,7 +118,7 @@ class GEGLU(nn.Module):
     def __init__(self, dim: int, inner: int):
         self.proj = nn.Linear(dim, 2 * inner)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return kernels.geglu(self.proj(x))
 
 
@@ -127,5 +128,5 @@ class FeedForward(nn.Module):
     def __init__(self, dim: int):
         self.net = nn.ModuleList([GEGLU(dim, 4 * dim), nn.Identity(), nn.Linear(4 * dim, dim)])
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return self.net[2](self.net[0](x))

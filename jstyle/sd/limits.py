@@ -37,9 +37,11 @@ def shown(value: object) -> str:
         return "a number of thousands of digits"
 
 
-def switched(variable: str, usual: int) -> int:
+def switched(variable: str, usual: int, least: int = 0, told: str = "a whole number") -> int:
     """A limit: the environment variable's, or the usual one. Raises ValueError."""
-    text = os.environ.get(variable, "")
-    if text and not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise ValueError(f"{variable} must be a whole number, got {text!r}")
-    return int(text) if text else usual
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return usual
+    if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text) >= least):
+        raise ValueError(f"{variable} must be {told}, got {text!r}")
+    return int(text)

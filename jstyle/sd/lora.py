@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,12 +20,15 @@ from .hooks import Handle, around, hooks_around
 from .kernels import convolve
 from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
 from .lora_fit import fit, short
+from .lora_source import PARTS
 from .startup import jt
 from .weights import WeightsError
 
+if TYPE_CHECKING:
+    from .pipeline import StableDiffusion
+
 nn = jt.nn
 
-PARTS = ("unet", "text_encoder")  # of a StableDiffusion, those that can have LoRA
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", "proj_in", "proj_out", "fc1", "fc2")
 _CONVOLUTIONS = ("conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv")
@@ -49,7 +52,7 @@ class Adapter:
     def scale(self) -> float:
         return self.weight * self.alpha / self.lora_A.shape[0]
 
-    def on(self, layer) -> Handle:
+    def on(self, layer: jt.nn.Module) -> Handle:
         """Put it on a linear layer or a convolution."""
         change = self._convolved if isinstance(layer, nn.Conv) else self._linear
         return around(layer, "execute", _Change(self, layer, change))
@@ -64,7 +67,7 @@ class Adapter:
     def factors(self) -> Factors:
         return Factors(self.lora_A.numpy(), self.lora_B.numpy(), self.alpha)
 
-    def delta(self):
+    def delta(self) -> jt.Var:
         """What the layer's weight changes by; a Var (out, in) or (out, in, kh, kw)."""
         down = self.lora_A.reshape(self.lora_A.shape[0], -1)
         up = self.lora_B.reshape(self.lora_B.shape[0], -1)
@@ -128,7 +131,9 @@ def add_lora(
     chosen, targets = select_layers(module, targets)
     adapters = {}
     for name, layer in chosen.items():
-        adapters[name] = Adapter(_birth(name, layer, int(rank), alpha, seed), trained=True)
+        adapters[name] = Adapter(
+            _initial_factors(name, layer, int(rank), alpha, seed), trained=True
+        )
     return _attach(module, adapters, targets)
 
 
@@ -140,7 +145,7 @@ def select_layers(
     preset = isinstance(targets, str)
     if preset and targets not in TARGETS:
         raise ValueError(f"targets must be one of {', '.join(TARGETS)}, got {targets!r}")
-    endings = TARGETS[targets] if preset else tuple(targets)
+    endings = TARGETS[str(targets)] if preset else tuple(targets)
     hits = {e: {n for n in layers if f".{n}".endswith(f".{e}")} for e in endings}
     lost = [ending for ending in endings if not hits[ending]]
     if len(lost) == len(endings) or (lost and not preset):  # presets are for two kinds of model
@@ -155,7 +160,7 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in module.named_modules() if isinstance(m, (nn.Linear, nn.Conv))}
 
 
-def _birth(name: str, layer, rank: int, alpha: float, seed: int) -> Factors:
+def _initial_factors(name: str, layer, rank: int, alpha: float, seed: int) -> Factors:
     out, *inner = layer.weight.shape
     bound = math.prod(inner) ** -0.5  # kaiming_uniform with a = sqrt(5)
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
@@ -238,7 +243,9 @@ class LoRAReport(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def load_lora(sd, source: Path | str | LoRAFile, weight: float = 1.0) -> LoRAReport:
+def load_lora(
+    sd: StableDiffusion, source: Path | str | LoRAFile, weight: float = 1.0
+) -> LoRAReport:
     """Add a LoRA of any format to a StableDiffusion, on top of those that are there.
 
     source: a file, a folder with one, or what `read_lora` gave. weight: scales the change.
@@ -273,7 +280,7 @@ def _require_base(file: LoRAFile, here: dict) -> None:
 
 def save_lora(
     path: Path | str,
-    sd,
+    sd: StableDiffusion,
     loras: Mapping[str, LoRASet],
     format: str = "diffusers",
     dtype: str = "float32",
@@ -296,7 +303,7 @@ def save_lora(
     write_lora(path, parts, targets, base_facts(sd), format, dtype, metadata)
 
 
-def base_facts(sd) -> dict:
+def base_facts(sd: StableDiffusion) -> dict:
     """What a LoRA needs to agree with, besides its layers' widths; and the model's name."""
     unet = sd.unet.config
     return {

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from . import printable
 from .files import InputError
 from .lora_kinds import refuse_other_kinds
 from .lora_names import place
@@ -28,7 +29,7 @@ from .weights import StoredTensor, WeightsError, write_safetensors
 __all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
 
 FORMATS = ("diffusers", "kohya")
-LISTED, LONGEST = 4, 160  # names per kind in an error, letters of one
+LISTED = 4  # names per kind in an error
 ADAPTER_KEY = "lora_adapter_metadata"
 OWN_KEY = "jstyle_lora"
 BUNDLED = "bundle_emb."  # embeddings that travel in a kohya file
@@ -75,16 +76,14 @@ def read_lora(path: Path | str) -> LoRAFile:
     bundled = sorted({k.split(".")[1] for k in source.tensors if k.startswith(BUNDLED)})
     tensors = {k: v for k, v in source.tensors.items() if not k.startswith(BUNDLED)}
     found = _roles(path, tensors)
-    adapter, own = (_header(path, source.metadata, key) for key in (ADAPTER_KEY, OWN_KEY))
+    adapter = {**_header(path, source.metadata, ADAPTER_KEY), **source.adapter}
+    base = _header(path, source.metadata, OWN_KEY).get("base", {})
     parts: dict[str, dict[str, Factors]] = {}
     for (part, layer), roles in found.items():
-        parts.setdefault(part, {})[layer] = _factors(
-            path, roles, {**adapter, **source.adapter}, part, layer
-        )
+        parts.setdefault(part, {})[layer] = _factors(path, roles, adapter, part, layer)
     notes = (*source.notes, *_notes(source, parts, found, bundled))
-    own = own.get("base", {})
     counts = len(tensors), len(source.tensors)
-    return LoRAFile(path, parts, own, source.metadata, *counts, source.files, notes)
+    return LoRAFile(path, parts, base, source.metadata, *counts, source.files, notes)
 
 
 def _roles(path: Path, tensors: Mapping) -> dict[tuple[str, str], dict[str, np.ndarray]]:
@@ -202,9 +201,8 @@ def _notes(source: Source, parts: Mapping, found: Mapping, bundled: list[str]) -
 
 
 def listing(names: list[str]) -> str:
-    rest = len(names) - LISTED
-    shown = ("".join(c if c.isprintable() else "?" for c in n[:LONGEST]) for n in names[:LISTED])
-    return ", ".join(shown) + (f" and {rest} more" if rest > 0 else "")
+    """The first names, as an error shows them."""
+    return printable.listing(names, LISTED)
 
 
 def _known() -> str:
@@ -259,7 +257,7 @@ def _kohya_names(part: str, layer: str, factors: Factors) -> dict[str, np.ndarra
     return {
         f"{stem}.lora_down.weight": factors.down,
         f"{stem}.lora_up.weight": factors.up,
-        f"{stem}.alpha": np.float32(factors.alpha),
+        f"{stem}.alpha": np.asarray(factors.alpha, np.float32),
     }
 
 

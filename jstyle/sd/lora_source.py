@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +23,7 @@ FILE_NAME = "pytorch_lora_weights.safetensors"  # inside a folder, as diffusers 
 ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin")  # as peft names it
 NAMES = (FILE_NAME, ADAPTERS[0], "pytorch_lora_weights.bin", ADAPTERS[1])
 CONFIG = "adapter_config.json"  # beside peft's file
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "text_encoder")  # of a StableDiffusion, those that can have LoRA
 SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 REFUSED = (  # options of peft that change the sum; use_dora is a kind of its own
     *("fan_in_fan_out", "lora_bias", "use_qalora", "use_bdlora", "target_parameters"),
@@ -38,7 +39,7 @@ class Source:
 
     path: Path
     files: tuple[Path, ...]
-    tensors: dict[str, StoredTensor | np.ndarray]
+    tensors: Mapping[str, StoredTensor | np.ndarray]
     metadata: dict[str, str]
     adapter: dict
     pickled: bool
@@ -142,7 +143,7 @@ def _read_config(path: Path) -> dict:
     return config
 
 
-def option(adapter: Mapping, part: str, name: str):
+def option(adapter: Mapping, part: str, name: str) -> Any:
     """An option of peft for a part; None if it is not told."""
     return adapter.get(f"{part}.{name}", adapter.get(name))
 

@@ -37,6 +37,16 @@ class Known:
         self.make = make
 
 
+class Label(Known):
+    """One that may be the key of a dictionary too, where its name stands for it."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, make: Callable[..., Any], name: str):
+        super().__init__(make)
+        self.name = name
+
+
 class Buildable:
     """Base of values that take a state after they are made."""
 
@@ -135,6 +145,7 @@ class _Machine:
         if not isinstance(target, dict) or len(values) % 2:
             raise PickleError("a damaged pickle (no dictionary to add to)")
         for key, value in zip(values[::2], values[1::2], strict=True):
+            key = key.name if isinstance(key, Label) else key
             if not isinstance(key, str | int | float | bytes | None):
                 raise PickleError(f"a dictionary with a key of type {type(key).__name__}")
             target[key] = value

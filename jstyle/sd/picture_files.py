@@ -19,7 +19,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from .files import InputError, require_file, require_name
+from .files import InputError, require_file, require_folder, require_name
+from .limits import switched
+from .printable import listing, reason_of
 
 log = logging.getLogger("jstyle")
 
@@ -70,12 +72,10 @@ class ImageError(ValueError):
 
 def max_pixels() -> int:
     """Most pixels of a picture that is decoded. Raises ImageError for a bad JSTYLE_MAX_PIXELS."""
-    given = os.environ.get(PIXELS_SWITCH, "").strip()
-    if not given:
-        return MAX_PIXELS
-    if not (given.isascii() and given.isdigit() and int(given)):
-        raise ImageError(f"{PIXELS_SWITCH} must be a number of pixels above 0, got {given!r}")
-    return int(given)
+    try:
+        return switched(PIXELS_SWITCH, MAX_PIXELS, 1, "a number of pixels above 0")
+    except ValueError as error:
+        raise ImageError(str(error)) from None
 
 
 @contextmanager
@@ -113,8 +113,7 @@ def open_picture(path: str | os.PathLike) -> Image.Image:
     except ImageError:
         raise
     except DECODE_ERRORS as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{path}: is not a readable image ({reason})") from None
+        raise ImageError(f"{path}: is not a readable image ({reason_of(error)})") from None
     if image.width * image.height > most:
         image.close()
         raise ImageError(
@@ -163,12 +162,9 @@ def pictures_in(folder: str | os.PathLike, subfolders: bool = False) -> list[Pat
     for subfolders with pictures if the caller looks into these.
     Raises ImageError for what is no folder, and for a picture whose name is not UTF-8.
     """
-    folder = Path(folder)
+    kept, left_out, deeper = [], {}, []
     try:
-        require_name(folder)
-        if not folder.is_dir():
-            raise ImageError(f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}")
-        kept, left_out, deeper = [], {}, []
+        folder = require_folder(folder)
         for path in sorted(folder.iterdir(), key=lambda path: path.name):
             if is_clutter(path.name):
                 continue
@@ -218,8 +214,7 @@ def _tell_left_out(folder: Path, why: str, paths: list[Path]) -> None:
 
 def listed(paths: list[Path], most: int = 3) -> str:
     """The first names, and how many more there are."""
-    names = ", ".join(path.name for path in paths[:most])
-    return f"{names} and {len(paths) - most} more" if len(paths) > most else names
+    return listing([path.name for path in paths], most)
 
 
 @lru_cache(maxsize=4096)

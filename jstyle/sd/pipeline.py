@@ -1,7 +1,8 @@
 """StableDiffusion: the four parts of a model together, and what they do together.
 
-Text to context, pixels to latents and back, and the DDIM loop with classifier-free guidance
-(arXiv:2207.12598). Latents are always scaled by the VAE's scaling_factor. Layout NCHW, float32.
+Text to context, pixels to latents and back, and walks over noise levels, of which denoiser.py has
+the guidance, samplers/ the steps and sampling.py the loops. Latents are always scaled by the VAE's
+scaling_factor. Layout NCHW, float32.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, samplers, sampling, weights
+from . import hub, image, model_folder, samplers, sampling, single_file, weights
 from .clip import CLIPTextModel
-from .config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig, check_together
+from .config import CLIPTextConfig, UNetConfig, VAEConfig, check_together
 from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
 from .image import require_finite
@@ -35,7 +38,9 @@ from .vae import AutoencoderKL
 
 log = logging.getLogger("jstyle")
 
-PARTS = {  # component -> how to read its configuration, the module it describes
+PARTS: dict[
+    str, tuple[Any, Any]
+] = {  # component -> how to read its configuration, the module it describes
     "unet": (UNetConfig, UNet2DConditionModel),
     "vae": (VAEConfig, AutoencoderKL),
     "text_encoder": (CLIPTextConfig, CLIPTextModel),
@@ -86,42 +91,41 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, variant: str | None = None, progress: bool = False
+        cls, source: str | Path | hub.Source, variant: str | None = None, progress: bool = False
     ) -> StableDiffusion:
-        """Load a model: "tiny", a folder in diffusers format, "sd21", or a hub id "owner/name".
+        """Load a model: "tiny", a folder in diffusers format, "sd21", a hub id "owner/name", or a
+        hub.Source that names a single file and its tokenizer.
 
         variant: such as "fp16", for weight files named so. progress: show a bar over the parts.
         Half-precision files are widened to float32.
         Raises HubError, ConfigError or WeightsError (all ValueErrors) in one line.
         """
-        folder = hub.resolve(source, variant)
-        configs = {
-            part: config.from_json(hub.read_config(folder, part), hub.config_file(folder, part))
-            for part, (config, _) in PARTS.items()
-        }
-        scheduler = hub.read_config(folder, "scheduler")
-        where = hub.config_file(folder, "scheduler")
-        schedule = Schedule(ScheduleConfig.from_json(scheduler, where))
-        check_together(*configs.values())
-        stored = {part: _stored(folder, part, variant, configs[part]) for part in PARTS}
+        source = hub.as_source(source, variant)
+        found = (single_file if source.is_file else model_folder).find(source)
+        configs = found.configs
+        schedule = Schedule(configs["scheduler"])
+        check_together(*(configs[part] for part in PARTS))
+        for part in PARTS:
+            require_sizes(part, configs[part], *found.weights[part])
         longest = configs["text_encoder"].max_position_embeddings
-        tokenizer = Tokenizer.from_folder(folder / "tokenizer", longest)
+        tokenizer = Tokenizer.from_folder(found.tokenizer, longest, found.pad_token)
+        _require_tokens(tokenizer, found)
         modules = {}
+        for line in found.notes:
+            log.warning("%s: %s", source, line)
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])
-            path, tensors = stored[part]
+            tensors, path = found.weights[part]
             report = weights.load_strict(modules[part], tensors, where=path)
             modules[part].eval()
-            log.info(
-                "%s: %d tensors, %.1f MB, %s", path, report.count, report.bytes / 1e6, report.dtype
-            )
+            log.info("%s: %s", path, report)
         return cls(
             **modules,
             tokenizer=tokenizer,
             schedule=schedule,
             name=str(source),
-            tokenizer_folder=folder / "tokenizer",
-            own_sampler=own(scheduler),
+            tokenizer_folder=found.tokenizer,
+            own_sampler=None if found.scheduler is None else own(found.scheduler),
         )
 
     def save_pretrained(self, folder: str | Path, dtype: str = "float16") -> None:
@@ -143,9 +147,12 @@ class StableDiffusion:
             weights.save(module, folder / part / f"{stem}.safetensors", dtype)
         schedule = {**self.schedule.config.to_json(), "clip_sample": False}
         write_json(folder / "scheduler" / hub.CONFIGS["scheduler"], schedule)
-        for source in sorted(self.tokenizer_folder.iterdir()):
-            if source.suffix in (".json", ".txt"):
-                _copy(source, folder / "tokenizer" / source.name)
+        if self.tokenizer.own_pad:
+            for source in sorted(self.tokenizer_folder.iterdir()):
+                if source.suffix in (".json", ".txt"):
+                    _copy(source, folder / "tokenizer" / source.name)
+        else:
+            self.tokenizer.save(folder / "tokenizer")
         write_json(folder / "model_index.json", MODEL_INDEX)
 
     @property
@@ -162,6 +169,12 @@ class StableDiffusion:
     def size_multiple(self) -> int:
         """Heights and widths of images must be multiples of this: every level halves evenly."""
         return self.vae_scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    def load_image(self, path: str | PathLike, size_px: int | None = None) -> np.ndarray:
+        """Read an image file, (1, 3, S, S) in [-1, 1] with S = size_px or the model's own."""
+        size_px = self.picture_size if size_px is None else size_px
+        self.check_size(size_px, size_px)
+        return image.load(path, size_px=size_px)
 
     def encode_text(self, prompts: list[str]) -> jt.Var:
         """Prompts -> context (B, tokens, D) for the UNet; longer prompts are cut with a warning."""
@@ -186,11 +199,14 @@ class StableDiffusion:
     def decode(self, z: jt.Var) -> jt.Var:
         """Latents (B, 4, h, w) -> images (B, 3, H, W), clipped to [-1, 1].
 
-        Raises ValueError if the autoencoder's output holds a value that is not finite.
+        Raises ValueError for latents, or an output of the autoencoder, that are not finite:
+        clipping would make a colour of NaN.
         """
+        if not np.isfinite(z.numpy()).all():
+            raise ValueError("the latents hold values that are not finite (NaN or infinity)")
         with jt.no_grad():
             decoded = self.vae.decode(z / self.vae.config.scaling_factor)
-            require_finite(decoded.numpy())  # clipping turns NaN into a number, and hides it
+            require_finite(decoded.numpy())
             return decoded.clamp(-1.0, 1.0)
 
     def plan(
@@ -323,12 +339,14 @@ class StableDiffusion:
                 raise ValueError(f"{name} must be a multiple of {self.size_multiple}, got {size}")
 
 
-def _stored(folder: Path, part: str, variant: str | None, config) -> tuple[Path, dict]:
-    """The weights file of a part and its tensors, unread, whose sizes are the configuration's."""
-    path = hub.weight_file(folder, part, variant)
-    tensors = weights.read_weights(path)
-    require_sizes(part, config, tensors, path)
-    return path, tensors
+def _require_tokens(tokenizer: Tokenizer, found: model_folder.Found) -> None:
+    """A tokenizer that was given beside a model must be its own."""
+    there, wanted = len(tokenizer), found.configs["text_encoder"].vocab_size
+    if found.pad_token is not None and there != wanted:
+        raise hub.HubError(
+            f"{found.tokenizer}: a tokenizer of {there} tokens, and the model has {wanted}; "
+            "give --tokenizer with its own"
+        )
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST_WORD = 240  # characters of a value; longer ones lose their middle
 LONGEST_LINE = 4000
@@ -35,6 +36,18 @@ def shortened(text: str) -> str:
 
 def error_line(text: str) -> str:
     return shortened(visible(text))
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error of a library says, in one line; its type where it says nothing."""
+    told = getattr(error, "strerror", None) or " ".join(str(error).split())
+    return told or type(error).__name__
+
+
+def listing(names: Sequence[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    told = ", ".join(_cut(visible(name), LONGEST_WORD) for name in names[:most])
+    return f"{told} and {len(names) - most} more" if len(names) > most else told
 
 
 def _cut_match(match: re.Match) -> str:

@@ -21,6 +21,7 @@ _BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"?|[][{}]', re.DOTALL)  # and texts, in
 LARGEST = 1 << 28  # bytes of a text file
 LARGEST_YAML = 1 << 20  # 28 styles with every option take a hundredth of it
 DEEPEST = 64  # lists and objects inside each other
+TAGS = tuple(f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null"))
 MARKS = {  # the longer one first: UTF-32's begins with UTF-16's
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -118,7 +119,7 @@ def parse_json(
         )
     except ValueError as error:
         raise InputError(f"{where}: not JSON ({error})") from None
-    _require_plain(found, where)
+    require_plain(found, where)
     return found
 
 
@@ -148,8 +149,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def _require_plain(found: Any, where: object) -> None:
-    """Level by level, without recursion."""
+def require_plain(found: Any, where: object) -> None:
+    """Raise InputError for texts that no file holds; level by level, without recursion."""
     level = [found]
     while level:
         below = []
@@ -201,6 +202,8 @@ def require_yaml(text: str, where: object) -> None:
             line = f"{where}, line {event.start_mark.line + 1}"
             if isinstance(event, yaml.AliasEvent):
                 raise InputError(f"{line}: *{event.anchor} repeats a value; write it out instead")
+            if getattr(event, "tag", None) not in (None, *TAGS):
+                raise InputError(f"{line}: the tag {event.tag} is not taken; write the value alone")
             if isinstance(event, yaml.CollectionStartEvent):
                 depth += 1
             elif isinstance(event, yaml.CollectionEndEvent):
@@ -209,3 +212,11 @@ def require_yaml(text: str, where: object) -> None:
                 raise InputError(f"{line}: nested deeper than {DEEPEST} levels")
     except yaml.YAMLError:
         return
+
+
+def yaml_fault(error: Exception) -> tuple[str, str]:
+    """Where a file is no YAML, as ", line 3" or "", and why."""
+    mark = getattr(error, "problem_mark", None)
+    line = "" if mark is None else f", line {mark.line + 1}"
+    reason = getattr(error, "problem", None) or " ".join(str(error).split())
+    return line, "a key must be a plain word" if "unhashable" in reason else reason

@@ -9,10 +9,13 @@ arrays alike. `t` is a training timestep, never a position in the sampling list.
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
 from .config import ScheduleConfig
+
+Array = Any  # Jittor's or NumPy's: the formulas do not ask which
 
 
 class PredictionType(str, Enum):
@@ -80,13 +83,13 @@ def _roots(abar):
     return signal.astype(np.float32), noise.astype(np.float32)
 
 
-def add_noise(x0, eps, abar):
+def add_noise(x0: Array, eps: Array, abar: Array) -> Array:
     """x_t = sqrt(abar) x0 + sqrt(1 - abar) eps. abar: float, or array of shape (B, 1, 1, 1)."""
     signal, noise = _roots(abar)
     return x0 * signal + eps * noise
 
 
-def ddim_move(x0, eps, abar_to):
+def ddim_move(x0: Array, eps: Array, abar_to: Array) -> Array:
     """Eq. 12 of arXiv:2010.02502 with sigma = 0: the same x0 and eps at another noise level.
 
     abar_to below the present abar adds noise (inversion), above it removes noise (sampling).
@@ -94,7 +97,7 @@ def ddim_move(x0, eps, abar_to):
     return add_noise(x0, eps, abar_to)
 
 
-def x0_and_eps(out, x_t, abar_t, kind: PredictionType):
+def x0_and_eps(out: Array, x_t: Array, abar_t: Array, kind: PredictionType) -> tuple[Array, Array]:
     """Turn the network's output at noise level abar_t into (x0, eps). v: arXiv:2202.00512, app. D.
 
     out, x_t: same shape; abar_t: float in [0, 1]. Raises ValueError for an unknown kind, for
@@ -114,7 +117,7 @@ def x0_and_eps(out, x_t, abar_t, kind: PredictionType):
     return out, (x_t - out * signal) / noise
 
 
-def target(kind: PredictionType, x0, eps, abar):
+def target(kind: PredictionType, x0: Array, eps: Array, abar: Array) -> Array:
     """What the network should have said, for training. abar: float, or array (B, 1, 1, 1)."""
     kind = PredictionType(kind)
     if kind is PredictionType.EPSILON:
@@ -162,12 +165,12 @@ class Schedule:
         """The level below t, as diffusers has it (also where spacing is not even)."""
         return int(t) - self.config.num_train_timesteps // num_steps
 
-    def step(self, out, z, t: int, num_steps: int):
+    def step(self, out: Array, z: Array, t: int, num_steps: int) -> Array:
         """One DDIM sampling step (eta 0): z at t and the network's output for (z, t) -> z at p."""
         x0, eps = x0_and_eps(out, z, self.abar_at(t), self.kind)
         return ddim_move(x0, eps, self.abar_at(self.previous(t, num_steps)))
 
-    def invert_step(self, out, z, t: int, num_steps: int):
+    def invert_step(self, out: Array, z: Array, t: int, num_steps: int) -> Array:
         """One inversion step: z at p and the network's output for (z, t) -> z at t."""
         x0, eps = x0_and_eps(out, z, self.abar_at(self.previous(t, num_steps)), self.kind)
         return ddim_move(x0, eps, self.abar_at(t))

@@ -8,6 +8,7 @@ compares all of them later.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from .config import CLIPTextConfig, UNetConfig, VAEConfig
 from .weights import RULES, StoredTensor, WeightsError, rename
@@ -15,7 +16,9 @@ from .weights import RULES, StoredTensor, WeightsError, rename
 Sizes = dict[str, tuple[int, ...]]
 
 
-def require_sizes(part: str, config, tensors: Mapping[str, StoredTensor], where: object) -> None:
+def require_sizes(
+    part: str, config: Any, tensors: Mapping[str, StoredTensor], where: object
+) -> None:
     """Raise WeightsError unless the tensors that tell widths and depths are in the file as the
     configuration has them. part: unet, vae or text_encoder; `where` names the file."""
     found = {rename(name, RULES): tensor.shape for name, tensor in tensors.items()}
@@ -50,7 +53,7 @@ def unet_sizes(cfg: UNetConfig) -> Sizes:
 
 def vae_sizes(cfg: VAEConfig) -> Sizes:
     widths, latent = cfg.block_out_channels, cfg.latent_channels
-    found = {
+    found: Sizes = {
         "encoder.conv_in.weight": (widths[0], cfg.in_channels, 3, 3),
         "decoder.conv_out.weight": (cfg.out_channels, widths[0], 3, 3),
         "post_quant_conv.weight": (latent, latent, 1, 1),

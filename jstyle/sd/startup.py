@@ -26,6 +26,7 @@ import ssl
 import sys
 import tempfile
 import time
+from typing import TYPE_CHECKING
 
 from . import cuda, ending, toolchain
 from .toolchain import cache_root
@@ -211,8 +212,8 @@ def _flush_denormals() -> None:
     with contextlib.suppress(OSError):
         libm = ctypes.CDLL("libm.so.6")
         libm.fegetenv(environment)
-        control = int.from_bytes(environment[28:32], "little") | FLUSHED
-        environment[28:32] = control.to_bytes(4, "little")
+        control = int.from_bytes(environment.raw[28:32], "little") | FLUSHED
+        environment[28:32] = control.to_bytes(4, "little")  # type: ignore[call-overload]
         libm.fesetenv(environment)
 
 
@@ -254,5 +255,10 @@ def _import_jittor():
     return jittor, time.perf_counter() - started
 
 
-jt, import_seconds = _import_jittor()
+if TYPE_CHECKING:
+    import jittor as jt
+
+    import_seconds: float
+else:
+    jt, import_seconds = _import_jittor()
 _flush_denormals()

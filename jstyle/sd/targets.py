@@ -23,11 +23,12 @@ from pathlib import Path
 LONGEST_NAME = 255  # bytes of a file's name
 STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
 DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
-KINDS = {
+KINDS = {  # what stands where a file should; opening a pipe waits, a device may never end
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFBLK: "a disk",
+    stat.S_IFCHR: "a device",
 }
 WRONG_PATHS = {
     errno.ENOTDIR: "what should be its folder is a file",
@@ -37,6 +38,7 @@ WRONG_PATHS = {
 CHUNK = b"tEXtjstyle\0"  # in the PNG files that this project writes
 GENERATOR = '<meta name="generator" content="jstyle">'  # in its HTML files
 LORA_KEY = "jstyle_lora"  # in the headers of its LoRA files
+MODEL_KEY = "jstyle.model"  # in the metadata of a model in one file
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of every entry in its zip files: the earliest that there is
 JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"jstyle", "command"},  # the record of a picture
@@ -137,7 +139,9 @@ def is_ours(path: Path) -> bool:
     """True if replacing the file loses nothing but an earlier result: it is one, or is empty."""
     try:
         size = path.stat().st_size
-        return size == 0 or size <= MOST_READ and _CHECKS[path.suffix.lower()](path)
+        suffix = path.suffix.lower()
+        read = MOST_READ if suffix != ".safetensors" else size  # of those only the header is
+        return size == 0 or size <= read and _CHECKS[suffix](path)
     except (KeyError, OSError, ValueError, RecursionError, struct.error, zipfile.BadZipFile):
         return False
 
@@ -161,11 +165,11 @@ def _is_our_lines(path: Path) -> bool:
     return all({"file", "caption", "object", "seed"} <= line.keys() for line in lines)
 
 
-def _is_our_lora(path: Path) -> bool:
+def _is_our_safetensors(path: Path) -> bool:
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(min(length, MOST_READ)))
-    return LORA_KEY in header.get("__metadata__", {})
+    return not {LORA_KEY, MODEL_KEY}.isdisjoint(header.get("__metadata__", {}))
 
 
 def _is_our_zip(path: Path) -> bool:
@@ -185,7 +189,7 @@ _CHECKS = {
     ".png": _is_our_png,
     ".json": _is_our_json,
     ".jsonl": _is_our_lines,
-    ".safetensors": _is_our_lora,
+    ".safetensors": _is_our_safetensors,
     ".zip": _is_our_zip,
     ".html": _is_our_page,
 }

@@ -26,14 +26,17 @@ _LONGEST = 10_000  # transformers reports 1e30 where tokenizer_config.json gives
 class Tokenizer:
     """Fixed-length ids for the text encoder: start, up to max_length - 2 pieces, end, padding."""
 
-    def __init__(self, clip):
-        """clip: a transformers.CLIPTokenizer. Raises ValueError if it has no length limit."""
+    def __init__(self, clip, own_pad: bool = True):
+        """clip: a transformers.CLIPTokenizer. own_pad: its padding token is that of its files.
+
+        Raises ValueError if it has no length limit.
+        """
         if not 2 < clip.model_max_length < _LONGEST:
             raise ValueError(
                 f"tokenizer_config.json: model_max_length must be in 3..{_LONGEST - 1}, "
                 f"got {clip.model_max_length:g}"
             )
-        self._clip = _at_rest(clip)
+        self._clip, self.own_pad = _at_rest(clip), own_pad
         self.max_length = int(clip.model_max_length)
         self.start_id = clip.bos_token_id
         self.end_id = clip.eos_token_id
@@ -41,7 +44,7 @@ class Tokenizer:
 
     @classmethod
     def from_folder(
-        cls, path, longest: int | None = None, pad_token: str | None = None
+        cls, path: Path | str, longest: int | None = None, pad_token: str | None = None
     ) -> Tokenizer:
         """Read a tokenizer folder: vocab.json and merges.txt, or a tokenizer.json.
 
@@ -65,7 +68,7 @@ class Tokenizer:
             )  # fmt: skip
             clip.model_max_length = longest
         try:
-            return cls(clip)
+            return cls(clip, pad_token is None)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from None
 
@@ -79,9 +82,18 @@ class Tokenizer:
             row[: len(pieces) + 2] = [self.start_id, *pieces, self.end_id]
         return ids
 
+    def save(self, folder: Path) -> None:
+        """Write files that `from_folder` reads back as this tokenizer."""
+        self._clip.save_pretrained(str(folder))
+
     def __len__(self) -> int:
         """Number of tokens, added ones included: the text encoder needs at least as many rows."""
         return len(self._clip)
+
+    @property
+    def pad_token(self) -> str:
+        """The piece that prompts are filled up with."""
+        return self._clip.pad_token
 
     def tokens(self, prompt: str) -> list[str]:
         """The pieces of a prompt as text, uncut and without start, end and padding."""

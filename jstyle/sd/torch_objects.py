@@ -6,11 +6,11 @@ Nothing here computes; these are the places, shapes and names that torch_zip.py 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .pickles import Buildable, Known, read_pickle
+from .pickles import Buildable, Known, Label, read_pickle
 
 STORAGES = {  # class in `torch` -> NumPy type; bfloat16 is read as 16 bits and widened
     "DoubleStorage": "<f8",
@@ -27,6 +27,19 @@ STORAGES = {  # class in `torch` -> NumPy type; bfloat16 is read as 16 bits and 
 INTEGERS = ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 LONGEST_NAME, MOST_AXES = 1000, 16
+# What trainers keep beside the weights. None of it is imported, made or called; it is left out.
+BESIDE = ("pytorch_lightning", "lightning", "lightning_fabric", "omegaconf", "torchmetrics")
+BESIDE_TOO = {
+    ("numpy.core.multiarray", "scalar"),
+    ("numpy._core.multiarray", "scalar"),
+    ("_codecs", "encode"),
+    ("collections", "defaultdict"),
+    ("collections", "Counter"),
+    ("typing", "Any"),
+    ("torch", "device"),
+    ("builtins", "set"),
+    ("__builtin__", "set"),
+}
 
 
 class TorchFileError(ValueError):
@@ -117,6 +130,20 @@ class Array(Buildable):
         )
 
 
+class Unread(dict, Buildable):
+    """Something beside the tensors, such as the options of a training; nothing in it is used."""
+
+    def build(self, state: object) -> None:
+        pass
+
+
+class Inert(Label):
+    """A class or function that is known by name alone: whatever it would make is Unread."""
+
+    def __init__(self, name: str):
+        super().__init__(lambda *_: Unread(), name)
+
+
 class Reader:
     """Knows what may be asked for, and which number type each storage has."""
 
@@ -139,7 +166,7 @@ class Reader:
         self.known |= {("torch.jit._pickle", name): same for name in LISTS}
         self.known |= {("torch", name): Kind(name) for name in STORAGES}
 
-    def load(self, file):
+    def load(self, file: Any) -> Any:
         return read_pickle(file, self.find, self.stored)
 
     def find(self, module: str, name: str) -> object:
@@ -147,9 +174,11 @@ class Reader:
             return self.known[module, name]
         if module.startswith("__torch__"):  # the class of a module in the third layout
             return Known(Module)
+        if module.split(".")[0] in BESIDE or (module, name) in BESIDE_TOO:
+            return Inert(f"{module}.{name}")
         raise TorchFileError(f"asks for {module}.{name}; only tensors are read")
 
-    def stored(self, pid) -> Storage:
+    def stored(self, pid: Any) -> Storage:
         """('storage', class, key, device, count) and, in the old layout, a view: always None"""
         word, kind, key, _, count, *view = pid
         if word != "storage" or not isinstance(kind, Kind) or (view and view != [None]):
@@ -185,7 +214,7 @@ def _sizes(values) -> tuple[int, ...]:
     return tuple(values)
 
 
-def name_of(key) -> str:
+def name_of(key: object) -> str:
     if not isinstance(key, str | int) or len(str(key)) > LONGEST_NAME:
         raise TorchFileError(f"a name of type {type(key).__name__} or above {LONGEST_NAME} letters")
     return str(key)

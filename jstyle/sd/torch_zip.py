@@ -30,7 +30,7 @@ import numpy as np
 
 from .files import InputError, require_file
 from .pickles import PickleError
-from .torch_objects import Array, Module, Reader, Storage, Tensor, TorchFileError, name_of
+from .torch_objects import Array, Module, Reader, Storage, Tensor, TorchFileError, Unread, name_of
 
 __all__ = ["TorchFileError", "read_tensors"]
 
@@ -41,18 +41,20 @@ MOST_TENSORS, DEEPEST = 1 << 17, 64
 OVERLAP = 8  # times the file's size that its tensors may take: some stand there under two names
 
 
-def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def read_tensors(path: str | os.PathLike, mapped: bool = False) -> dict[str, np.ndarray]:
     """Name -> values of every tensor in the file; half and bfloat16 come as float16 and float32.
 
+    mapped: leave the numbers of a zip in the file until they are looked at, without its checksums;
+    for models, which are large.
     Raises TorchFileError naming the file and what is wrong or refused.
     """
     path = Path(path)
     try:
         with open(require_file(path), "rb") as file:
             if zipfile.is_zipfile(file):
-                return _read_zip(file)
-            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                return _read_old(mapped)
+                return _read_zip(file, mapped)
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+                return _read_old(whole)
     except InputError as error:
         raise TorchFileError(str(error)) from None
     except (TorchFileError, PickleError) as error:
@@ -74,7 +76,7 @@ def _plain(text: str) -> str:
 # ---- the containers
 
 
-def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
+def _read_zip(file: BinaryIO, mapped: bool) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(file) as archive:
         members = _members(archive, os.fstat(file.fileno()).st_size)
         pickles = [name for name in members if name.endswith("/data.pkl") or name == "data.pkl"]
@@ -92,16 +94,34 @@ def _read_zip(file: BinaryIO) -> dict[str, np.ndarray]:
         if members[pickles[0]].file_size > LARGEST_PICKLE:
             raise TorchFileError(f"data.pkl has {members[pickles[0]].file_size} bytes")
 
-        def fetch(storage: Storage) -> bytes:
+        place = _placed(file) if mapped else None
+
+        def fetch(storage: Storage) -> bytes | memoryview:
             name = f"{folder}data/{storage.key}"
             wanted = storage.count * storage.kind.dtype.itemsize
             found = members[name].file_size if name in members else 0
             if found != wanted:
                 raise TorchFileError(f"{name} has {found} bytes of {wanted}")
-            return content(name)
+            return content(name) if place is None else place(members[name])
 
         tree = Reader().load(io.BytesIO(content(pickles[0])))
         return _values(_flat(tree), fetch, os.fstat(file.fileno()).st_size)
+
+
+def _placed(file: BinaryIO) -> Callable[[zipfile.ZipInfo], memoryview]:
+    """The bytes of a stored member, in the mapped file. Raises TorchFileError."""
+    whole = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+    def place(info: zipfile.ZipInfo) -> memoryview:
+        head = whole[info.header_offset : info.header_offset + 30]
+        if len(head) < 30 or head[:4] != b"PK\3\4":
+            raise TorchFileError(f"a damaged zip ({info.filename})")
+        start = info.header_offset + 30 + sum(struct.unpack("<HH", head[26:30]))
+        if start + info.file_size > len(whole):
+            raise TorchFileError(f"cut short in {info.filename}")
+        return whole[start : start + info.file_size]
+
+    return place
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -187,7 +207,7 @@ def _flat(tree) -> dict[str, Tensor | Array]:
             if isinstance(value, Tensor | Array):
                 if found.setdefault(prefix + name_of(name), value) is not value:
                     raise TorchFileError(f"two tensors of the name {prefix}{name}")
-            elif isinstance(value, Mapping):
+            elif isinstance(value, Mapping) and not isinstance(value, Unread):
                 waiting.append((f"{prefix}{name_of(name)}.", iter(value.items())))
                 break
         else:

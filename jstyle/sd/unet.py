@@ -3,6 +3,8 @@ names."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .attention import Transformer2DModel
@@ -52,7 +54,7 @@ class DownBlock(nn.Module):
         self.attentions = _attentions(make, out_channels, num_heads, layers)
         self.downsamplers = nn.ModuleList([Downsample2D(out_channels)]) if downsample else None
 
-    def execute(self, x, temb, context):
+    def execute(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> tuple[jt.Var, list]:
         """Returns the output and, for the skip connections, every intermediate one."""
         skips = []
         for i, resnet in enumerate(self.resnets):
@@ -71,7 +73,7 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList([make.resnet(channels, channels) for _ in range(2)])
         self.attentions = nn.ModuleList([make.attention(channels, num_heads)])
 
-    def execute(self, x, temb, context):
+    def execute(self, x: jt.Var, temb: jt.Var, context: jt.Var) -> jt.Var:
         x = self.attentions[0](self.resnets[0](x, temb), context)
         return self.resnets[1](x, temb)
 
@@ -87,7 +89,7 @@ class UpBlock(nn.Module):
         self.attentions = _attentions(make, out_channels, num_heads, len(skip_channels))
         self.upsamplers = nn.ModuleList([Upsample2D(out_channels)]) if upsample else None
 
-    def execute(self, x, skips, temb, context):
+    def execute(self, x: jt.Var, skips: list, temb: jt.Var, context: jt.Var) -> jt.Var:
         for i, resnet in enumerate(self.resnets):
             x = resnet(jt.concat([x, skips.pop()], 1), temb)
             if self.attentions is not None:
@@ -133,7 +135,7 @@ class UNet2DConditionModel(nn.Module):
         self._sites = _name_sites(self)
         self.facts = None  # of the evaluation that runs, see facts.py
 
-    def execute(self, z, t, context):
+    def execute(self, z: jt.Var, t: float | Sequence[float] | jt.Var, context: jt.Var) -> jt.Var:
         """z: (B, C, h, w), h and w multiples of 2**(levels - 1); t: an int or B of them, 0..T-1;
         context: (B, L, cross_attention_dim). Returns (B, C_out, h, w)."""
         step = 2 ** (len(self.config.block_out_channels) - 1)
@@ -152,7 +154,7 @@ class UNet2DConditionModel(nn.Module):
             x = block(x, skips, temb, context)
         return self.conv_out(self.conv_norm_out(x))
 
-    def residuals(self, skips: list, x):
+    def residuals(self, skips: list, x: jt.Var) -> tuple[list, jt.Var]:
         """What the up blocks start from: the skip connections, outermost first, and the middle
         block's output. Hooks add to them here."""
         return skips, x
@@ -166,7 +168,7 @@ class UNet2DConditionModel(nn.Module):
         weight = self.time_embedding.linear_1.weight
         return self.time_embedding(jt.array(features).cast(weight.dtype))
 
-    def attention(self, site: str):
+    def attention(self, site: str) -> Transformer2DModel:
         """The attention module called `site`. Raises KeyError that lists the valid names."""
         if site not in self._sites:
             raise KeyError(f"no attention called {site!r}; valid: {', '.join(self._sites)}")

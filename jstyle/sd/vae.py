@@ -63,7 +63,7 @@ class Encoder(nn.Module):
         self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.conv_out = Conv2d(widths[-1], 2 * cfg.latent_channels, 3, padding=1)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         x = self.conv_in(x)
         for block in self.down_blocks:
             x = block(x)
@@ -85,7 +85,7 @@ class Decoder(nn.Module):
         self.conv_norm_out = GroupNorm(groups, widths[-1], EPS, silu=True)
         self.conv_out = Conv2d(widths[-1], cfg.out_channels, 3, padding=1)
 
-    def execute(self, z):
+    def execute(self, z: jt.Var) -> jt.Var:
         x = self.mid_block(self.conv_in(z))
         for block in self.up_blocks:
             x = block(x)
@@ -101,10 +101,10 @@ class AutoencoderKL(nn.Module):
         self.quant_conv = Conv2d(2 * latent, 2 * latent, 1)
         self.post_quant_conv = Conv2d(latent, latent, 1)
 
-    def encode(self, x):
+    def encode(self, x: jt.Var) -> jt.Var:
         """x: (B, 3, H, W) in [-1, 1]. Returns mean and log variance, (B, 2C, H/f, W/f)."""
         return self.quant_conv(self.encoder(x))
 
-    def decode(self, z):
+    def decode(self, z: jt.Var) -> jt.Var:
         """z: (B, C, h, w), unscaled. Returns (B, 3, h*f, w*f), not clipped."""
         return self.decoder(self.post_quant_conv(z))

@@ -2,13 +2,19 @@
 // It needs no interpreter lock: Jittor holds that through its computations.
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stddef.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -23,6 +29,7 @@ struct Part {
 struct Part watchdog_parts[64];
 char watchdog_lines[65][256];  // by signal number; empty for those that do not end the process
 int watchdog_spoken;
+int watchdog_bar;  // whether a bar's line is begun on stderr
 
 }
 
@@ -32,6 +39,53 @@ static double patience;
 static void pause_for(double seconds) {
     struct timespec rest = {(time_t)seconds, (long)((seconds - (long)seconds) * 1e9)};
     nanosleep(&rest, nullptr);
+}
+
+static pthread_mutex_t hushing = PTHREAD_MUTEX_INITIALIZER;
+
+// Sends to nowhere what this process writes to stderr from now on, such as what compilers that were
+// ended in the middle have said. Returns a descriptor of the true stderr, for the last line.
+extern "C" int watchdog_hush() {
+    static int kept = -1;
+    pthread_mutex_lock(&hushing);
+    if (kept < 0) {
+        int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+        kept = nowhere < 0 ? 2 : fcntl(2, F_DUPFD_CLOEXEC, 3);
+        if (kept > 2) dup2(nowhere, 2);
+        if (kept < 0) kept = 2;
+        if (nowhere >= 0) close(nowhere);
+    }
+    pthread_mutex_unlock(&hushing);
+    return kept;
+}
+
+// From now on no thread of this process can start another process, such as Jittor's next compiler;
+// where the system has no such filter they still can.
+extern "C" void watchdog_start_no_more() {
+    const unsigned numbers[] = {
+        SYS_clone,
+#ifdef SYS_clone3
+        SYS_clone3,
+#endif
+#ifdef SYS_fork
+        SYS_fork, SYS_vfork,
+#endif
+    };
+    const int count = sizeof numbers / sizeof *numbers;
+    struct sock_filter code[count + 3] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+    for (int i = 0; i < count; i++) {
+        struct sock_filter test = BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, numbers[i],
+                                           (unsigned char)(count - i), 0);
+        code[1 + i] = test;
+    }
+    struct sock_filter allow = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    struct sock_filter refuse = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EAGAIN);
+    code[count + 1] = allow;
+    code[count + 2] = refuse;
+    struct sock_fprog program = {(unsigned short)(count + 3), code};
+    if (!prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program);
 }
 
 static int remove_one(const char* path, const struct stat*, int, struct FTW*) {
@@ -69,12 +123,16 @@ static void* watch(void*) {
     unsigned char number;
     while (read(pipe_end, &number, 1) == 1)
         if (number < 65 && watchdog_lines[number][0]) break;
+    int target = watchdog_hush();
     pause_for(patience);
     signal(SIGCHLD, SIG_DFL);
     if (!__sync_lock_test_and_set(&watchdog_spoken, 1)) {
-        ssize_t written = write(2, watchdog_lines[number], strlen(watchdog_lines[number]));
+        const char* line = watchdog_lines[number];
+        ssize_t written = watchdog_bar ? write(target, "\n", 1) : 0;
+        written += write(target, line, strlen(line));
         (void)written;
     }
+    watchdog_start_no_more();
     for (int turn = 0; turn < 20 && signal_children(turn < 5 ? SIGTERM : SIGKILL); turn++)
         pause_for(0.01);
     for (struct Part& part : watchdog_parts)

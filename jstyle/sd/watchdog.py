@@ -88,3 +88,18 @@ def remove(path: Path) -> None:
 def speak_first() -> bool:
     """Whether nobody has told the last line yet; whoever gets True tells it."""
     return bool(_library.watchdog_speak())
+
+
+def hush() -> int:
+    """Silence stderr but for who writes to the descriptor that is returned."""
+    return _library.watchdog_hush()
+
+
+def set_bar(drawn: bool) -> None:
+    """Whether the last line has to begin on a new one."""
+    ctypes.c_int.in_dll(_library, "watchdog_bar").value = int(drawn)
+
+
+def start_no_more() -> None:
+    """No thread of this process can start another process from now on."""
+    _library.watchdog_start_no_more()

@@ -24,8 +24,10 @@ import numpy as np
 from . import kernels
 from .files import InputError, atomic_write, require_file
 from .limits import switched
+from .printable import listing
 from .reading import kind_of, parse_json, read_object
 from .startup import jt
+from .torch_zip import TorchFileError, read_tensors
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 DTYPES |= {"I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
@@ -52,6 +54,7 @@ class Rule(NamedTuple):
 _VAE_ATTENTION = r"((?:en|de)coder\.mid_block\.attentions\.0)"
 RULES = (
     Rule(r"^(text_model\.)?embeddings\.position_ids$", None, "a buffer of old files: 0, 1, 2, ..."),
+    Rule(r"^text_projection\.weight$", None, "CLIP's for comparing; pictures need none of it"),
     Rule(rf"^{_VAE_ATTENTION}\.query\.", r"\1.to_q.", "VAE files of old diffusers"),
     Rule(rf"^{_VAE_ATTENTION}\.key\.", r"\1.to_k.", "VAE files of old diffusers"),
     Rule(rf"^{_VAE_ATTENTION}\.value\.", r"\1.to_v.", "VAE files of old diffusers"),
@@ -67,11 +70,17 @@ _ONCE_CONVOLUTIONS = re.compile(rf"^{_VAE_ATTENTION}\.to_(q|k|v|out\.0)\.weight$
 
 
 class Report(NamedTuple):
-    """What a load did: tensors filled, bytes they took in the file, the file's number types."""
+    """What a load did: tensors filled, bytes they took in the file, the file's number types, and
+    the tensors that a rule leaves out."""
 
     count: int
     bytes: int
     dtype: str
+    left_out: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        told = f"{self.count} tensors, {self.bytes / 1e6:.1f} MB, {self.dtype}"
+        return f"{told}; left out: {_listing(list(self.left_out))}" if self.left_out else told
 
 
 @dataclass(frozen=True)
@@ -184,9 +193,15 @@ def read_metadata(path: Path | str) -> dict[str, str]:
     return metadata
 
 
-def read_weights(path: Path | str) -> dict[str, StoredTensor]:
-    """Name -> tensor of a .safetensors file or of all shards of a .safetensors.index.json."""
+def read_weights(path: Path | str) -> Mapping[str, StoredTensor | np.ndarray]:
+    """Name -> tensor of a .safetensors file, of all shards of a .safetensors.index.json, or of a
+    .bin file, of which nothing but tensors is read."""
     path = Path(path)
+    if path.suffix == ".bin":
+        try:
+            return read_tensors(path, mapped=True)
+        except TorchFileError as error:
+            raise WeightsError(str(error)) from None
     if path.suffix != ".json":
         return read_safetensors(path)
     places = _read_index(path)
@@ -223,8 +238,8 @@ def rename(name: str, rules: tuple[Rule, ...] = RULES) -> str | None:
 
 
 def load_strict(
-    module,
-    tensors: Mapping[str, StoredTensor],
+    module: jt.nn.Module,
+    tensors: Mapping[str, StoredTensor] | Mapping[str, np.ndarray],
     rules: tuple[Rule, ...] = RULES,
     where: object = "weights",
 ) -> Report:
@@ -235,12 +250,15 @@ def load_strict(
     the first tensor with a value that is not finite; in the first case the module is untouched.
     """
     parameters = dict(module.state_dict())
-    found = {}
+    found: dict[str, str] = {}
+    left_out: list[str] = []
     for name in tensors:
         ours = rename(name, rules)
         if ours in found:
             raise WeightsError(f"{where}: {name} and {found[ours]} are the same tensor")
-        if ours is not None:
+        if ours is None:
+            left_out.append(name)
+        else:
             found[ours] = name
     shapes = {ours: tensors[name].shape for ours, name in found.items()}
     _require_match(parameters, shapes, found, where)
@@ -262,7 +280,7 @@ def load_strict(
             stored.forget()
         else:
             dtypes.add(str(values.dtype))
-    return Report(count, total, "+".join(sorted(dtypes)))
+    return Report(count, total, "+".join(sorted(dtypes)), tuple(left_out))
 
 
 def _all_finite(values: np.ndarray) -> bool:
@@ -290,8 +308,7 @@ def _require_match(parameters: dict, shapes: dict, found: dict, where: object) -
 
 
 def _listing(names: list[str]) -> str:
-    rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return listing(names, LISTED)
 
 
 def to_var(values: np.ndarray) -> tuple[jt.Var, bool]:
@@ -331,7 +348,9 @@ def require_saved_dtype(dtype: str) -> None:
         raise ValueError(f"dtype must be {' or '.join(SAVED_DTYPES)}, got {dtype!r}")
 
 
-def save(module, path: Path | str, dtype: str = "float16", metadata: dict | None = None) -> None:
+def save(
+    module: jt.nn.Module, path: Path | str, dtype: str = "float16", metadata: dict | None = None
+) -> None:
     """Write all parameters under their diffusers names, one at a time, then rename the file.
 
     metadata: str -> str, kept in the file's header. Raises ValueError for another dtype, and

@@ -220,6 +220,40 @@ def test_merge_and_export_give_the_model_of_the_run(trained, call, jstyle):
     assert np.abs(np.asarray(Image.open(folder / "merged.png")).astype(int) - ours).max() <= 1
 
 
+def test_a_merged_model_in_one_file_paints_as_the_folder_does(trained, call, jstyle):
+    folder, _ = trained
+    words = ("merge", "--run", "run", "--dtype", "float32", "--out")
+    assert call(*words, "as_folder", cwd=folder).returncode == 0
+    done = call(*words, "one.safetensors", "--format", "checkpoint", cwd=folder)
+    assert done.returncode == 0 and done.stdout == "wrote one.safetensors\n", done.stderr
+    done = call(*words, "one.safetensors", "--format", "checkpoint", cwd=folder)
+    assert done.returncode == 0, done.stderr  # an earlier result of ours is replaced
+
+    small = ("generate", "--prompt", "a cup", "--steps", 2, "--height", 64, "--width", 64)
+    one = ("--model", "one.safetensors", "--tokenizer", "as_folder")
+    for name, given in (("a", ("--model", "as_folder")), ("b", one)):
+        done = jstyle(*small, *given, "--quiet", "--out", f"{name}.png", cwd=folder)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+    pictures = [np.asarray(Image.open(folder / f"{name}.png")) for name in "ab"]
+    np.testing.assert_array_equal(*pictures)
+    record = json.loads((folder / "b.json").read_text())
+    assert record["model"]["tokenizer"] == "as_folder"
+
+    for given, told in (
+        (one[:2], "one.safetensors: a single file holds no tokenizer; give --tokenizer"),
+        ((*one, "--variant", "fp16"), "--variant is for folders"),
+        ((*one, "--prediction", "x"), "prediction must be v or epsilon, got 'x'"),
+        (("--model", "as_folder", "--prediction", "v"), "--prediction is for a model in a single"),
+    ):
+        done = jstyle(*small, *given, "--out", "c.png", cwd=folder)
+        assert_refused(done, "generate", told, program="jstyle")
+    for out, told in (("one", "must end in .safetensors"), ("one.ckpt", "must end in")):
+        done = call(*words, out, "--format", "checkpoint", cwd=folder)
+        assert_refused(done, "merge", told)
+    done = call(*words, "x", "--format", "webui", cwd=folder)
+    assert_refused(done, "merge", "format must be one of diffusers, checkpoint, got 'webui'")
+
+
 def test_a_finished_run_is_not_overwritten_but_can_be_resumed(trained, call):
     folder, _ = trained
     words = ("train", "--config", "run/config.json")
@@ -231,10 +265,10 @@ def test_a_finished_run_is_not_overwritten_but_can_be_resumed(trained, call):
     assert done.returncode == 2 and "rank: 2 -> 4" in done.stderr
 
 
-def assert_refused(done, command, *expected):
+def assert_refused(done, command, *expected, program="jdreambooth"):
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 2 and len(lines) == 1, done.stderr
-    assert lines[0].startswith(f"jdreambooth {command}: error: ")
+    assert lines[0].startswith(f"{program} {command}: error: ")
     for text in expected:
         assert str(text) in lines[0], lines[0]
 

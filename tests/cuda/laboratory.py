@@ -15,7 +15,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 VARIABLE = "JSTYLE_EMULATED_CUDA"  # the folder, where not the user's cache
-COMMAND = "python -m tests.cuda.setup"
+COMMAND = "python -m tests.cuda.make"
+# what a process decides when it starts Jittor, and hands down: another device's here
+DECIDED = ("JITTOR_HOME", "nvcc_path", "cache_name", "use_mkl", "cc_path", "python_config_path")
 STARTED = "started"  # the file that the end of a set-up leaves
 
 
@@ -42,7 +44,7 @@ def environment(**more: str) -> dict[str, str]:
     them (use_sfrl_allocator=0) Jittor itself computes wrongly.
     """
     toolkit, home = folder() / "toolkit", folder() / "home"
-    kept = {k: v for k, v in os.environ.items() if k not in ("JITTOR_HOME", "nvcc_path")}
+    kept = {k: v for k, v in os.environ.items() if k not in DECIDED}
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
     return kept | {
         "HOME": str(home),

@@ -3,7 +3,7 @@
 The source is preprocessed with `include/` in front (device functions become host functions, see
 cuemu.h), `kernel<<<grid, block>>>(...)` is rewritten into a call that runs every thread in turn,
 and g++ makes the library that Jittor asked for. KEEP_EMULATED=1 keeps the rewritten source beside
-the output. Used through a script called nvcc, which `setup` writes.
+the output. Used through a script called nvcc, which `make` writes.
 """
 
 from __future__ import annotations

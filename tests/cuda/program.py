@@ -18,6 +18,7 @@ import numpy as np
 from jdreambooth.config import TrainConfig
 from jdreambooth.precision import in_half
 from jdreambooth.train import Run
+from jdreambooth.trainables import TRAINABLES
 from jdreambooth.trainables.base import values_of
 from jstyle.config import StyleConfig
 from jstyle.pipeline import JStyleID
@@ -28,8 +29,6 @@ from tests.pictures import picture
 from tests.train.conftest import BASICS
 
 Arrays = dict[str, np.ndarray]
-FEATURES = ("memory", "disk", "recompute")
-PARTS = ("lora", "full", "kv", "up", "down")
 STEPS = 3
 
 
@@ -82,7 +81,7 @@ def style(counts: Counts, folder: Path) -> Arrays:
     styler, found = JStyleID(tiny.make_ours("sd2")), {}
     content, painted = picture(1, 32, 32), picture(2, 32, 32)
     cfg = StyleConfig(steps=2, size_px=32)
-    for features in FEATURES:
+    for features in ("memory", "disk", "recompute"):
         chosen = replace(cfg, features=features)
         inversion = styler.invert(content, chosen, "q")
         found[f"inverted {features}"] = inversion.latent.numpy()
@@ -130,7 +129,7 @@ def training(counts: Counts, folder: Path) -> Arrays:
     """Every kind of training with prior preservation, in float32 and on CUDA in float16 too."""
     pictures(folder)
     found = {}
-    for part in PARTS:
+    for part in TRAINABLES:
         for precision in ("float32", "float16"):
             wanted = precision if runtime.device() == "cuda" else "float32"
             cfg = config(folder, f"{part} {precision}", train=part, **prior(folder))

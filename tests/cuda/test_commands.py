@@ -80,9 +80,8 @@ def test_stylize(tmp_path, photos, words):
 
 def test_generate_with_guidance(tmp_path):
     for device in ("cuda", "cpu"):
-        words = ("--steps", 2, "--out", tmp_path / device / "a.png", "--device", device)
-        (tmp_path / device).mkdir()
-        call("jstyle", "generate", "--prompt", "a fox", "--size-px", 64, *words)
+        words = ("--steps", 2, "--out", tmp_path / device, "--device", device)
+        call("jstyle", "generate", "--prompt", "a fox", "--height", 64, "--width", 64, *words)
     assert_same_pictures(tmp_path / "cuda", tmp_path / "cpu")
 
 
@@ -98,10 +97,10 @@ def test_a_training_its_class_pictures_and_what_it_paints(runs, tmp_path):
 def test_pick_measures_the_same(runs):
     measures = []
     for device in ("cuda", "cpu"):
-        words = (runs / device, "--prompts", "a cup", "--draws", 1, "--device", device)
+        words = (runs / device, "--prompts", "a cup", "a tree", "--draws", 1, "--device", device)
         call("jdreambooth", "pick", *words, *SHORT)
         measures.append(json.loads((runs / device / "pick" / "pick.json").read_text()))
-    numbers = [[v for row in m["rows"] for v in row.values()] for m in measures]
+    numbers = [[v for row in m["measured"] for v in row.values()] for m in measures]
     for ours, theirs in zip(*numbers, strict=True):
         if isinstance(ours, float):
             assert ours == pytest.approx(theirs, rel=2e-2, abs=2e-3)

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tests.cuda import laboratory, nvcc, setup
+from tests.cuda import laboratory, make, nvcc
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,21 @@ def test_it_calls_itself_what_jittor_and_doctor_read():
 
 def test_where_it_is_missing_the_command_that_makes_it_is_told(monkeypatch, tmp_path):
     monkeypatch.setenv(laboratory.VARIABLE, str(tmp_path / "none"))
-    assert "python -m tests.cuda.setup" in laboratory.missing()
+    assert "python -m tests.cuda.make" in laboratory.missing()
 
 
 def test_the_users_own_cache_is_left_alone(monkeypatch, tmp_path):
     monkeypatch.setenv(laboratory.VARIABLE, str(tmp_path))
-    monkeypatch.setenv("JITTOR_HOME", "/somewhere")
+    for name in laboratory.DECIDED:
+        monkeypatch.setenv(name, "/somewhere")
     env = laboratory.environment()
-    assert env["HOME"] == str(tmp_path / "home") and "JITTOR_HOME" not in env
+    assert env["HOME"] == str(tmp_path / "home") and not set(laboratory.DECIDED) & set(env)
 
 
 def test_a_wheel_that_is_not_there_is_one_line_and_exit_code_1(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv(laboratory.VARIABLE, str(tmp_path / "device"))
     (tmp_path / "wheels").mkdir()
-    assert setup.main(["--wheels", str(tmp_path / "wheels")]) == 1
+    assert make.main(["--wheels", str(tmp_path / "wheels")]) == 1
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and "no nvidia_cuda_runtime_cu11-*.whl" in said[0]
     assert laboratory.missing()
@@ -64,6 +65,6 @@ def test_the_device_s_own_sources_compile_where_cuda_headers_are(tmp_path):
     include = laboratory.folder() / "toolkit" / "include"
     if not include.is_dir():
         pytest.skip(laboratory.missing())
-    for source in (setup.HERE / "device").glob("*.cpp"):
+    for source in (make.HERE / "device").glob("*.cpp"):
         command = ["g++", "-std=c++17", "-fsyntax-only", "-w", f"-I{include}", str(source)]
         assert subprocess.run(command).returncode == 0, source

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.signals import Bench, below, can_hide, draw_trials
+
 ROOT = Path(__file__).resolve().parents[2]
+COUNT = int(os.environ.get("JSTYLE_SIGNALS", "2"))  # of trials for each kind of command
+WARM = ["stylize", "train", "contest-jobs", "pick", "contest", "warmup"]
+COLD = ["warmup-cold", "stylize-cold"]
 WORK = """
 import os, subprocess, sys, time
 from pathlib import Path
@@ -53,18 +58,6 @@ if __name__ == "__main__":
 """
 
 
-def below(marker: str) -> list[int]:
-    """Processes that have the marker in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if marker.encode() in path.read_bytes() and path.parent.name != str(os.getpid()):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize(
     "work, times, group",
@@ -97,4 +90,23 @@ def test_the_process_its_files_and_its_descendants_are_gone(tmp_path, work, time
     lines = [line for line in errors.splitlines() if line.startswith("work: error: ")]
     assert len(lines) == 1 and lines[0].endswith("finished results stay")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".txt"] == []
-    assert below(marker) == []
+    assert list(below(marker)) == []
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("signals") / "bench")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("commands", [WARM, COLD], ids=["kernels-there", "kernels-compiled"])
+def test_commands_end_and_go_on_to_the_same_bytes(bench, commands):
+    if commands is COLD and not can_hide():
+        pytest.skip("NOT CHECKED: signals while compiling; mounts are not allowed")
+    if COUNT < len(commands):
+        commands = commands[:1]  # each needs an undisturbed run, too
+    wrong = []
+    for number, trial in enumerate(draw_trials(commands, COUNT, seed=0)):
+        found = bench.run(trial, f"{commands[0]}-{number}")
+        wrong += [f"{trial}: {found.faults}"] if found.faults else []
+    assert wrong == []

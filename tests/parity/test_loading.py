@@ -118,14 +118,32 @@ def test_a_file_cut_short_is_named(tiny_folder, tmp_path):
         StableDiffusion.from_pretrained(folder)
 
 
-def test_a_pickle_is_refused(tiny_folder, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_folders_of_2022_with_bin_files_are_read(tiny_folder, tmp_path, dtype):
     import torch
 
-    folder = copy_of(tiny_folder("sd2"), tmp_path)
-    (folder / UNET).unlink()
-    torch.save({"x": torch.zeros(1)}, folder / "unet" / "diffusion_pytorch_model.bin")
-    with pytest.raises(hub.HubError, match="a pickle, which can run any code"):
+    folder = copy_of(tiny_folder("sd1"), tmp_path)
+    for name in (UNET, VAE, TEXT):
+        tensors = {
+            n: torch.from_numpy(v).to(getattr(torch, dtype))
+            for n, v in load_file(folder / name).items()
+        }
+        if name == TEXT:  # of a text encoder with its projection
+            tensors["text_projection.weight"] = torch.zeros(28, 20)
+        (folder / name).unlink()
+        stem = "pytorch_model" if name == TEXT else "diffusion_pytorch_model"
+        torch.save(tensors, (folder / name).with_name(f"{stem}.bin"))
+    sd = StableDiffusion.from_pretrained(folder)
+    assert_weights_are(sd, "float16" if dtype == "float16" else "float32")
+
+
+def test_what_is_left_out_of_a_file_is_told(tiny_folder, tmp_path, caplog):
+    folder = copy_of(tiny_folder("sd1"), tmp_path)
+    tensors = load_file(folder / TEXT)
+    save_file({**tensors, "text_projection.weight": np.zeros((28, 20))}, folder / TEXT)
+    with caplog.at_level("INFO", "jstyle"):
         StableDiffusion.from_pretrained(folder)
+    assert "float32; left out: text_projection.weight" in caplog.text
 
 
 @pytest.mark.parametrize("kind", tiny.KINDS)

@@ -96,6 +96,7 @@ def test_the_settings_are_read_from_the_folder(tmp_path):
         ({"size": {"longest_edge": 3}}, r"size = \{'longest_edge': 3\} must be a number"),
         ({"size": 0}, "size = 0 must be a number"),
         ({"crop_size": {"height": 5}}, "crop_size = "),
+        ({"crop_size": {"shortest_edge": 5}}, "crop_size must be a number or have a height"),
         ({"resample": 9}, "resample = 9 must be one of Pillow's, 0 to 5"),
         ({"image_mean": [0.5]}, r"image_mean = \[0\.5\] must be three numbers"),
         ({"image_std": [1, 0, 1]}, r"image_std = \[1, 0, 1\] must be three numbers above 0"),

@@ -43,7 +43,7 @@ def test_a_model_that_was_trained_itself_is_loaded_anew(worker_and_setup, run, m
     before = output(worker.plain(setup))
     sd = worker.plain(setup)
     found = runs.open_run(run(sd=sd, steps=1, train="kv", model=str(model)).folder)
-    worker.spoil()
+    worker.forget_model()
     np.testing.assert_array_equal(output(worker.plain(setup)), before)
     assert np.abs(output(worker.trained(setup, found, 1)) - before).max() > 1e-5
     np.testing.assert_array_equal(output(worker.plain(setup)), before)

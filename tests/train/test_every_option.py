@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from jdreambooth.config import TrainConfig
+from jdreambooth.runs import open_run
 from jdreambooth.train import train
+from jstyle.sd import hub
+from jstyle.sd.single_file import write_checkpoint
 from jstyle.sd.startup import jt
 from tests import tiny
 from tests.train.conftest import make_pictures
@@ -22,8 +25,8 @@ PAINTED = {**PRIOR, "class_steps": 3}
 TEXT = {"train_text_encoder": True}
 SAMPLES = {"sample_prompts", "sample_steps", "sample_guidance"}  # tests/cli, where they are drawn
 ELSEWHERE = {  # tests below, each of its own
-    "instance_dir", "out", "model", "variant", "device", "captions", "skip_bad_images",
-    "gradient_checkpointing", "precision", "sample_every", "resume",
+    "instance_dir", "out", "model", "variant", "prediction", "tokenizer", "device", "captions",
+    "skip_bad_images", "gradient_checkpointing", "precision", "sample_every", "resume",
 } | SAMPLES  # fmt: skip
 
 # option -> another value, what both runs have in common besides the basics
@@ -142,6 +145,23 @@ def test_model_and_variant_choose_the_weights(config, model):
         train(config(model="nowhere"))
     with pytest.raises(ValueError, match="fp16.safetensors: no such file"):
         train(config(model=str(model), variant="fp16"))
+
+
+def test_prediction_and_tokenizer_are_those_of_a_model_in_one_file(config, tmp_path):
+    path = tmp_path / "one.safetensors"
+    write_checkpoint(tiny.make_ours("sd1"), path, "float32")
+    with pytest.raises(ValueError, match="holds no tokenizer; give --tokenizer"):
+        train(config(model=str(path)))
+    given = {"model": str(path), "tokenizer": "tiny", "steps": 1, "size_px": 64}
+    found = {}
+    for said in (None, "v"):
+        report = train(config(**given, prediction=said, out=str(tmp_path / str(said))))
+        found[said] = report.loss
+        assert open_run(report.folder).config.source == hub.Source(str(path), None, said, "tiny")
+        kept = json.loads((report.folder / "config.json").read_text())
+        assert kept["tokenizer"] == "tiny" and kept.get("prediction") == said
+    assert found[None] != found["v"]
+    assert not {"prediction", "tokenizer"} & config().to_json().keys()
 
 
 @pytest.mark.skipif(bool(jt.has_cuda), reason="there is a device")

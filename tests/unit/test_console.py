@@ -78,6 +78,7 @@ def failing(error):
         (OSError(28, "No space left on device"), 1, "No space left on device"),
         (MemoryError(), 1, "out of memory; a smaller --size-px helps"),
         (KeyError("no site x"), 1, "no site x"),
+        (UnicodeError("label too long"), 2, "label too long"),  # the codec of host names
         (RuntimeError(), 1, "RuntimeError"),
         (KeyboardInterrupt(), 130, "interrupted; finished results stay"),
     ],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from jdreambooth.contest.config import ConfigError, read_config
+from jdreambooth.contest.config import ConfigError, make_config, read_config
 from jdreambooth.contest.options import SECTIONS, keys_of
 from jdreambooth.contest.yaml_file import YamlError, read_yaml
+from jstyle.sd.hub import Source
 
 
 @pytest.fixture
@@ -197,3 +200,16 @@ def test_every_section_takes_the_options_of_its_command():
     assert {"template", "strength", "at"} <= set(keys_of("generate"))
     for section in SECTIONS:
         assert not {"out", "model", "size_px", "device"} & set(keys_of(section))
+
+
+def test_a_model_in_one_file_is_told_of_at_top_or_on_the_command_line():
+    given = {"model": "one.safetensors", "prediction": "v", "tokenizer": "words"}
+    config = make_config(given, "here", Path())
+    assert config.source == Source("one.safetensors", None, "v", "words")
+    assert config.style("00").train.source == config.source
+    other = config.with_model(None, "epsilon", "other")
+    assert other.source == Source("one.safetensors", None, "epsilon", "other")
+    with pytest.raises(ConfigError, match="prediction must be v or epsilon, got 'x'"):
+        make_config({**given, "prediction": "x"}, "here", Path())
+    with pytest.raises(ConfigError, match="tokenizer must be text, got 3"):
+        make_config({**given, "tokenizer": 3}, "here", Path())

@@ -15,7 +15,7 @@ from jdreambooth.contest.manifest import Manifest, digest, key_of, read_manifest
 from jdreambooth.contest.mini import make_mini
 from jdreambooth.contest.options import keys_of
 from jdreambooth.contest.order import stages_of
-from jdreambooth.contest.plan import duration, make_plan, told
+from jdreambooth.contest.plan import duration, make_plan, plan_text
 from jdreambooth.contest.run import make_record, make_tasks
 from jdreambooth.contest.worker import Worker
 from jstyle.sd import image
@@ -343,13 +343,13 @@ def test_pick_paints_prompts_that_were_not_trained(contest):
 
 def test_an_estimate_is_made_of_what_finished_stages_took(contest):
     plan = make_plan(tasks_of(contest, styles=("00", "01")))
-    assert plan.rates == {} and "no estimate" in told(plan)
+    assert plan.rates == {} and "no estimate" in plan_text(plan)
     for stage in stages(contest).values():
         finish(stage, seconds=8.0)
     plan = make_plan(tasks_of(contest, styles=("00", "01")))
     assert [row.style for row in plan.todo] == ["01"] * 4
     assert [row.seconds for row in plan.todo] == pytest.approx([8.0] * 4)
-    assert plan.seconds() == pytest.approx(32.0) and "about 32 s, as finished" in told(plan)
+    assert plan.seconds() == pytest.approx(32.0) and "about 32 s, as finished" in plan_text(plan)
     shorter = {**EVERYTHING, "generate": {**EVERYTHING["generate"], "steps": 5}}
     rows = {row.stage: row for row in make_plan(tasks_of(contest, shorter, ("01",))).todo}
     assert rows["generate"].seconds == pytest.approx(8.0 * 4 / 9)  # of 10 * 0.9 and 5 * 0.9 steps

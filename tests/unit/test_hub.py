@@ -73,19 +73,46 @@ def test_a_missing_part_is_named_with_its_path(folder, part):
     assert str(error.value).startswith(f"{folder / part}:")
 
 
-@pytest.mark.parametrize("pickle", ["diffusion_pytorch_model.bin", "model.ckpt"])
-def test_a_pickle_is_refused_with_the_way_to_convert_it(folder, pickle):
-    (folder / UNET).rename(folder / "unet" / pickle)
+def test_weights_of_old_folders_are_taken_where_there_are_no_others(folder):
+    """That nothing in them but tensors is read, tests/unit/test_torch_zip.py shows."""
+    old = {"unet": "diffusion_pytorch_model.bin", "text_encoder": "pytorch_model.bin"}
+    for part, name in old.items():
+        (folder / part / name).write_text("")
+        assert hub.weight_file(folder, part).suffix == ".safetensors"
+        hub.weight_file(folder, part).unlink()
+        assert hub.weight_file(resolve(folder), part).name == name
+
+
+def test_a_pickle_of_another_name_is_refused_with_the_way_to_convert_it(folder):
+    (folder / UNET).rename(folder / "unet" / "model.ckpt")
     with pytest.raises(
         HubError, match="a pickle, .* is refused; convert it once .*save_pretrained"
     ):
         resolve(folder)
 
 
-def test_a_lone_checkpoint_file_is_refused_as_a_pickle_too(tmp_path):
-    (tmp_path / "v2-1_768.ckpt").write_bytes(b"")
-    with pytest.raises(HubError, match="v2-1_768.ckpt: a pickle"):
+@pytest.mark.parametrize("name", ["v2-1_768.ckpt", "v2-1_768.safetensors"])
+def test_a_folder_with_a_checkpoint_file_names_the_file(tmp_path, name):
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(HubError, match=f"did you mean the file {tmp_path / name}[?]"):
         resolve(tmp_path)
+
+
+def test_a_folder_of_another_pipeline_or_of_one_part_is_called_so(folder):
+    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    shutil.rmtree(folder / "unet")
+    with pytest.raises(HubError, match=f"^{folder}: a StableDiffusionXLPipeline; only Stable"):
+        resolve(folder)
+    with pytest.raises(HubError, match=f"^{folder / 'vae'}: one part of a model; a model needs"):
+        resolve(folder / "vae")
+
+
+@pytest.mark.parametrize("option", ["prediction", "tokenizer"])
+def test_what_a_folder_says_itself_is_not_asked_for(folder, option):
+    given = {option: "v" if option == "prediction" else str(folder / "tokenizer")}
+    for model in (str(folder), "tiny"):
+        with pytest.raises(HubError, match=f"^--{option} is for a model in a single file; {model}"):
+            resolve(hub.Source(model, **given))
 
 
 def test_a_variant_takes_its_own_files_and_a_wrong_one_lists_what_is_there(folder):
@@ -122,11 +149,15 @@ def test_what_is_neither_folder_nor_id_is_answered_with_what_is_allowed(source):
         resolve(source)
 
 
-def test_a_file_in_place_of_a_folder_is_called_a_file(tmp_path):
+def test_a_file_is_taken_by_its_kind_and_has_no_variant(tmp_path):
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
-    with pytest.raises(HubError, match="a file, not a folder"):
-        resolve(path)
+    assert resolve(path) == path
+    with pytest.raises(HubError, match="--variant is for folders; .*model.safetensors is a single"):
+        resolve(path, "fp16")
+    other = path.rename(tmp_path / "model.gguf")
+    with pytest.raises(HubError, match="model.gguf: a file of a kind that is not read; allowed"):
+        resolve(other)
 
 
 @pytest.mark.parametrize(

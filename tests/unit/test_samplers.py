@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
 
 from jstyle.sd import samplers
+from jstyle.sd.config import ScheduleConfig
 from jstyle.sd.samplers import SAMPLERS, Level, Step, dpm_adaptive, lms, own
 from jstyle.sd.samplers.base import Run
 from jstyle.sd.samplers.levels import Levels
 from jstyle.sd.samplers.options import Sampling
+from jstyle.sd.samplers.own import CLASSES, NEAREST
 from jstyle.sd.schedule import Schedule
 from tests import mixture
 from tests.tolerances import assert_close, rel_l2
@@ -118,7 +121,7 @@ def test_a_run_that_starts_later_injects_the_same_noise(name):
 @pytest.mark.parametrize("sigmas", ["karras", "exponential"])
 def test_sigmas_change_the_result_or_are_refused_by_name(name, sigmas):
     if sigmas not in SAMPLERS[name].sigmas:
-        with pytest.raises(ValueError, match=f"'{name}' admits no sigmas '{sigmas}'"):
+        with pytest.raises(ValueError, match=f"{re.escape(name)} admits no sigmas {sigmas}"):
             samplers.plan(SCHEDULE, name, 5, sigmas)
         return
     plain, spaced = (samplers.plan(SCHEDULE, name, 5, choice) for choice in (None, sigmas))
@@ -148,9 +151,9 @@ def test_eta_is_heeded_where_there_is_one():
     "arguments, message",
     [
         (("dpm",), "sampler must be one of ddim, .*, got 'dpm'"),
-        (("euler", 5, None, 0.5), "'euler' has no eta, got 0.5; ddim has"),
-        (("ddim", 5, None, 1.5), "eta must be a number from 0 to 1, got 1.5"),
-        (("ddim", 5, None, float("nan")), "eta must be a number from 0 to 1, got nan"),
+        (("euler", 5, None, 0.5), "euler has no eta, got 0.5; ddim has"),
+        (("ddim", 5, None, 1.5), r"eta must be in \[0, 1\], got 1.5"),
+        (("ddim", 5, None, float("nan")), r"eta must be in \[0, 1\], got nan"),
         (("lcm", 51), "num_steps must be in 1..50 for lcm, got 51"),
         (("euler", 0), "num_steps must be in 1..1000, got 0"),
         (("dpm++2m", 999), "num_steps = 999 is too many"),
@@ -321,6 +324,23 @@ def test_spacing_overrides_the_schedules_own():
 def test_a_models_file_names_its_sampler(config, expected):
     assert own(config) == expected
     samplers.plan(SCHEDULE, own(config).sampler, 5, own(config).sigmas)
+
+
+def test_every_class_that_has_a_sampler_is_read_from_a_models_file():
+    assert set(ScheduleConfig.CLASS_NAMES) == {*CLASSES, *NEAREST}
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "sampler"),
+    [
+        ("LCMScheduler", {"original_inference_steps": 50, "timestep_scaling": 10.0}, "lcm"),
+        ("DPMSolverSDEScheduler", {"noise_sampler_seed": None}, "dpm++sde"),
+    ],
+)
+def test_keys_that_only_one_sampler_has_are_read(name, keys, sampler):
+    file = {"_class_name": name, **keys, "num_train_timesteps": 1000, "steps_offset": 1}
+    assert ScheduleConfig.from_json(file).num_train_timesteps == 1000
+    assert (own(file).sampler, own(file).notes) == (sampler, ())
 
 
 def test_an_unknown_class_is_refused():

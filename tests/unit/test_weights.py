@@ -47,7 +47,7 @@ def test_a_file_of_the_safetensors_library_fills_every_parameter(tmp_path, dtype
     save_file(values, tmp_path / "w.safetensors", {"note": "x"})
     part = Part()
     report = load_strict(part, read_weights(tmp_path / "w.safetensors"))
-    assert report == (4, 34 * np.dtype(dtype).itemsize, dtype)
+    assert report == (4, 34 * np.dtype(dtype).itemsize, dtype, ())
     for name, value in values_of(part).items():
         assert value.dtype == np.float32
         np.testing.assert_array_equal(value, values[name].astype(np.float32))

@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -154,9 +154,11 @@ class Cfsd:
         self.network = vgg19()
         self.network.load(read_tensors(weights), weights)
 
-    def features(self, picture: np.ndarray):
+    def features(self, picture: np.ndarray) -> jt.Var:
         """uint8 (H, W, 3) -> Var (H/4 * W/4, 256)."""
-        x = (picture.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(DEVIATION)
+        x = (picture.astype(np.float32) / 255 - np.asarray(MEAN, np.float32)) / np.asarray(
+            DEVIATION, np.float32
+        )
         with jt.no_grad():
             (y,) = self.network(jt.array(np.ascontiguousarray(x.transpose(2, 0, 1)[None])))
             return y.reshape(y.shape[1], -1).transpose(1, 0)
@@ -167,7 +169,7 @@ class Cfsd:
         )
 
 
-PARTS = {"fid": StyleFid, "lpips": ContentLpips, "cfsd": Cfsd}
+PARTS: dict[str, Any] = {"fid": StyleFid, "lpips": ContentLpips, "cfsd": Cfsd}
 
 
 def _mean_over_pairs(pairs, done, features, distance) -> float:
@@ -197,7 +199,7 @@ def _read(path: Path) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
 
 
-def structural_distance(content, stylised) -> float:
+def structural_distance(content: jt.Var, stylised: jt.Var) -> float:
     """Kullback-Leibler divergence between the likenesses of all places, summed over the places.
 
     content, stylised: Vars (places, C). Place i is as like place j as the softmax over j of their

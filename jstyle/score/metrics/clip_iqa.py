@@ -50,7 +50,7 @@ class ClipIqa:
 
     def features(self, batch: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) RGB -> float32 (B, D)."""
-        x = (self._pixels(batch) - np.float32(MEAN)) / np.float32(DEVIATION)
+        x = (self._pixels(batch) - np.asarray(MEAN, np.float32)) / np.asarray(DEVIATION, np.float32)
         with jt.no_grad():
             pixels = jt.array(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))
             return self.network.encode_image(pixels).numpy()

@@ -7,7 +7,7 @@ Source: Zhang et al., arXiv:1801.03924, version 0.1 of the weights; details as i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -75,10 +75,10 @@ def read_linear(
     return [tensors[name].astype(np.float32).reshape(-1) for name in names]
 
 
-def perceptual_features(network: Backbone, linear: list[np.ndarray], batch: np.ndarray):
+def perceptual_features(network: Backbone, linear: list[np.ndarray], batch: np.ndarray) -> jt.Var:
     """uint8 (B, H, W, 3) -> Var (B, D), whose squared distances are LPIPS."""
     x = jt.array(from_uint8(batch))
-    shift, scale = (jt.array(np.float32(v).reshape(1, 3, 1, 1)) for v in (SHIFT, SCALE))
+    shift, scale = (jt.array(np.asarray(v, np.float32).reshape(1, 3, 1, 1)) for v in (SHIFT, SCALE))
     parts = []
     for y, weights in zip(network((x - shift) / scale), linear, strict=True):
         count, channels, height, width = y.shape
@@ -88,7 +88,7 @@ def perceptual_features(network: Backbone, linear: list[np.ndarray], batch: np.n
     return jt.concat(parts, 1)
 
 
-def distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def distances(a: np.ndarray, b: np.ndarray | Sequence[np.ndarray]) -> np.ndarray:
     """LPIPS of each picture of a (n, D) with each of b (m, D) -> float64 (n, m)."""
     found = np.empty((len(a), len(b)))
     for i, j in np.ndindex(found.shape):

@@ -29,7 +29,7 @@ class Backbone(nn.Module):
         self.taps = taps
         self.unused = unused
 
-    def execute(self, x) -> list:
+    def execute(self, x: jt.Var) -> list:
         """x: (B, 3, H, W), normalised as the weights want it. Returns one Var per tap."""
         found = []
         for i, layer in enumerate(self.features):
@@ -51,7 +51,7 @@ class Fire(nn.Module):
         self.expand1x1 = nn.Conv(squeezed, expanded, 1)
         self.expand3x3 = nn.Conv(squeezed, expanded, 3, padding=1)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         x = nn.relu(self.squeeze(x))
         return nn.relu(jt.concat([self.expand1x1(x), self.expand3x3(x)], 1))
 

@@ -79,11 +79,11 @@ class CLIPModel(nn.Module):
         self.text_projection = nn.Linear(config.text.hidden_size, dim, bias=False)
         self.logit_scale = jt.zeros(1)
 
-    def encode_image(self, pixels):
+    def encode_image(self, pixels: jt.Var) -> jt.Var:
         """pixels: (B, 3, image_size, image_size), processed. Returns (B, projection_dim)."""
         return self.visual_projection(self.vision_model(pixels))
 
-    def encode_text(self, ids: np.ndarray):
+    def encode_text(self, ids: np.ndarray) -> jt.Var:
         """ids: (B, L) of the tokenizer. Returns (B, projection_dim), read at the end of each text.
 
         What is padded after the end changes nothing, so all rows are cut to the longest.
@@ -111,7 +111,7 @@ class CLIPVisionTransformer(nn.Module):
         self.encoder = Encoder(cfg)
         self.post_layernorm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def execute(self, pixels):
+    def execute(self, pixels: jt.Var) -> jt.Var:
         tokens = self.encoder(self.pre_layrnorm(self.embeddings(pixels)))
         return self.post_layernorm(tokens[:, 0])
 
@@ -124,7 +124,7 @@ class CLIPVisionEmbeddings(nn.Module):
         self.patch_embedding = nn.Conv(3, cfg.hidden_size, size, stride=size, bias=False)
         self.position_embedding = Table(1 + cfg.grid**2, cfg.hidden_size)
 
-    def execute(self, pixels):
+    def execute(self, pixels: jt.Var) -> jt.Var:
         if tuple(pixels.shape[2:]) != (self.image_size, self.image_size):
             raise ValueError(
                 f"CLIP's image tower takes {self.image_size} x {self.image_size} pixels, "

@@ -94,7 +94,7 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(nn.Conv(channels, out, 1, bias=False))
             self.downsample.append(FrozenBatchNorm(out))
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         y = nn.relu(self.bn1(self.conv1(x)))
         y = self._shrink(nn.relu(self.bn2(self.conv2(y))))
         y = self.bn3(self.conv3(y))
@@ -112,7 +112,7 @@ class AttentionPool2d(nn.Module):
         self.q_proj, self.k_proj = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.v_proj, self.c_proj = nn.Linear(channels, channels), nn.Linear(channels, out)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         """x: (B, C, h, w). Returns (B, out)."""
         batch, channels = x.shape[:2]
         pixels = x.reshape(batch, channels, -1).transpose(0, 2, 1)  # -> (B, h*w, C)
@@ -145,7 +145,7 @@ class ModifiedResNet(nn.Module):
             setattr(self, f"layer{i + 1}", nn.Sequential(*level))
         self.attnpool = AttentionPool2d(channels, channels // HEAD_DIM, cfg.embed_dim)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         """x: (B, 3, H, W), normalised, at least 32 x 32. Returns (B, embed_dim)."""
         if min(x.shape[2:]) < SHRINKS:
             raise ValueError(f"CLIP needs {SHRINKS} x {SHRINKS} pixels, got {tuple(x.shape[2:])}")
@@ -166,11 +166,11 @@ class ClipResNet(nn.Module):
         self.text_model = CLIPTextTransformer(cfg.text)
         self.text_projection = jt.zeros((cfg.text.hidden_size, cfg.embed_dim))
 
-    def encode_image(self, x):
+    def encode_image(self, x: jt.Var) -> jt.Var:
         """x: (B, 3, H, W), normalised. Returns (B, embed_dim)."""
         return self.visual(x)
 
-    def encode_text(self, ids: np.ndarray):
+    def encode_text(self, ids: np.ndarray) -> jt.Var:
         """ids: (B, L), each row ending in the vocabulary's last id. Returns (B, embed_dim)."""
         last = self.text_model(jt.array(ids.astype(np.int32)))[:, -1]
         return jt.matmul(last, self.text_projection)

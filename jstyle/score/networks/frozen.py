@@ -27,7 +27,7 @@ class FrozenBatchNorm(nn.Module):
         self.weight, self.bias = jt.ones(channels), jt.zeros(channels)
         self.running_mean, self.running_var = jt.zeros(channels), jt.ones(channels)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         scale = self.weight / jt.sqrt(self.running_var + self.eps)
         shift = self.bias - self.running_mean * scale
         return x * scale.broadcast(x.shape, [0, 2, 3]) + shift.broadcast(x.shape, [0, 2, 3])
@@ -39,11 +39,13 @@ class MaxPool(nn.Module):
     def __init__(self, kernel: int, stride: int, ceil_mode: bool = False):
         self.kernel, self.stride, self.ceil_mode = kernel, stride, ceil_mode
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return max_pool(x, self.kernel, self.stride, ceil_mode=self.ceil_mode)
 
 
-def max_pool(x, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = False):
+def max_pool(
+    x: jt.Var, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = False
+) -> jt.Var:
     """The largest value of each window. x: (B, C, H, W) -> (B, C, h, w).
 
     ceil_mode: windows that stick out at the far edges count too, unless they begin in the padding.
@@ -52,7 +54,9 @@ def max_pool(x, kernel: int, stride: int, padding: int = 0, ceil_mode: bool = Fa
     return _windows(x, kernel, stride, padding, ceil_mode, LOWEST).reduce("maximum", [4, 5])
 
 
-def avg_pool(x, kernel: int, stride: int, padding: int = 0, count_padding: bool = True):
+def avg_pool(
+    x: jt.Var, kernel: int, stride: int, padding: int = 0, count_padding: bool = True
+) -> jt.Var:
     """The mean of each window. x: (B, C, H, W) -> (B, C, h, w).
 
     count_padding: the padding's zeros are counted, as PyTorch does; False divides by the number of
@@ -92,7 +96,10 @@ def _inside(size: int, kernel: int, stride: int, padding: int) -> np.ndarray:
 
 
 def load_frozen(
-    module, tensors: Mapping[str, np.ndarray], where: object, unused: tuple[Rule, ...] = ()
+    module: jt.nn.Module,
+    tensors: Mapping[str, np.ndarray],
+    where: object,
+    unused: tuple[Rule, ...] = (),
 ) -> None:
     """Fill `module` strictly; `unused` names the parts of the file that this network leaves out.
 

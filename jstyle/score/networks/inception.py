@@ -49,7 +49,7 @@ class BasicConv2d(nn.Module):
         self.conv = nn.Conv(channels, out, kernel, stride, padding, bias=False)
         self.bn = FrozenBatchNorm(out, eps=1e-3)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return nn.relu(self.bn(self.conv(x)))
 
 
@@ -73,7 +73,7 @@ class Mixed(nn.Module):
         if self.pool_conv:
             self.branch_pool = BasicConv2d(channels, pool_channels, 1)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         """(B, channels, H, W) -> (B, sum of the branches, H, W), or about half the size."""
         found = []
         for chain in self.branches:
@@ -179,7 +179,7 @@ class Inception(nn.Module):
         self.Mixed_7b = _wide(1280, average)
         self.Mixed_7c = _wide(2048, _largest_around if form == "fid" else average)
 
-    def execute(self, x, channels: int = 2048):
+    def execute(self, x: jt.Var, channels: int = 2048) -> jt.Var:
         """x: (B, 3, H, W), at least 75 x 75. Returns (B, channels) of 64, 192, 768 or 2048.
 
         The average over the pixels of the last stage needed; later stages are not computed.

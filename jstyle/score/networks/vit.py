@@ -72,7 +72,9 @@ class ViTConfig:
     layer_scale: bool = False  # DINOv2 only
 
     @classmethod
-    def from_json(cls, values: dict, where: object, allowed=DINO_TYPES) -> ViTConfig:
+    def from_json(
+        cls, values: dict, where: object, allowed: tuple[str, ...] = DINO_TYPES
+    ) -> ViTConfig:
         """Read a config.json of one of the `allowed` model types; keys it lacks take defaults.
 
         Raises ConfigError naming the first key that is not supported, with its value.
@@ -130,7 +132,7 @@ class VisionTransformer(nn.Module):
         self.encoder = Encoder(config)
         self.layernorm = LayerNorm(config.hidden_size, config.layer_norm_eps)
 
-    def execute(self, pixels):
+    def execute(self, pixels: jt.Var) -> jt.Var:
         """pixels: (B, 3, H, W) as the image processor gives them.
 
         Returns (B, 1 + patches, hidden_size).
@@ -145,7 +147,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = jt.zeros((1, 1 + cfg.grid**2, cfg.hidden_size))
         self.patch_embeddings = PatchEmbeddings(cfg)
 
-    def execute(self, pixels):
+    def execute(self, pixels: jt.Var) -> jt.Var:
         patches = self.patch_embeddings.projection(pixels)
         positions = self._positions(*patches.shape[2:])
         return with_class_token(patches, self.cls_token, positions)
@@ -167,7 +169,7 @@ class PatchEmbeddings(nn.Module):
         self.projection = nn.Conv(3, cfg.hidden_size, size, stride=size)
 
 
-def with_class_token(patches, class_token, positions):
+def with_class_token(patches: jt.Var, class_token: jt.Var, positions: jt.Var) -> jt.Var:
     """(B, D, h, w) -> (B, 1 + h * w, D): the class token first, then patches by rows, + positions.
 
     class_token holds D values; positions: (1, 1 + h * w, D).
@@ -207,7 +209,7 @@ class Encoder(nn.Module):
     def __init__(self, cfg: ViTConfig):
         self.layers = nn.ModuleList([Block(cfg) for _ in range(cfg.num_hidden_layers)])
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         for layer in self.layers:
             x = layer(x)
         return x
@@ -222,7 +224,7 @@ class Block(nn.Module):
         self.layer_scale1 = LayerScale(cfg.hidden_size) if cfg.layer_scale else None
         self.layer_scale2 = LayerScale(cfg.hidden_size) if cfg.layer_scale else None
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         x = x + _scaled(self.layer_scale1, self.self_attn(self.layer_norm1(x)))
         return x + _scaled(self.layer_scale2, self.mlp(self.layer_norm2(x)))
 
@@ -237,7 +239,7 @@ class LayerScale(nn.Module):
     def __init__(self, dim: int):
         self.lambda1 = jt.ones(dim)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return x * self.lambda1
 
 
@@ -249,7 +251,7 @@ class SelfAttention(nn.Module):
         self.q_proj, self.k_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.v_proj, self.out_proj = nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         batch, tokens, dim = x.shape
         heads = (batch, tokens, self.num_heads, dim // self.num_heads)
         q, k, v = (proj(x).reshape(heads) for proj in (self.q_proj, self.k_proj, self.v_proj))
@@ -262,7 +264,7 @@ class MLP(nn.Module):
         self.fc1 = nn.Linear(cfg.hidden_size, cfg.intermediate_size)
         self.fc2 = nn.Linear(cfg.intermediate_size, cfg.hidden_size)
 
-    def execute(self, x):
+    def execute(self, x: jt.Var) -> jt.Var:
         return self.fc2(ACTIVATIONS[self.hidden_act](self.fc1(x)))
 
 

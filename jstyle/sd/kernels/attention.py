@@ -100,7 +100,7 @@ class _Attend(Kernel):
         return (*code(shapes, (q, k, v, out, lse, g), source, scale=scale), None, None)
 
 
-def attend(q, k, v, scale: float, causal: bool = False):
+def attend(q: jt.Var, k: jt.Var, v: jt.Var, scale: float, causal: bool = False) -> jt.Var:
     """Scaled dot-product attention.
 
     q: (B, tokens, heads, head_dim); k, v: (B, other tokens, heads, head_dim). Returns q's shape.

@@ -163,7 +163,7 @@ def _out_size(x, w, stride: int, padding: int) -> tuple[int, int]:
     return tuple((x.shape[i] + 2 * padding - w.shape[i]) // stride + 1 for i in (2, 3))
 
 
-def convolve(x, w, stride: int = 1, padding: int = 0):
+def convolve(x: jt.Var, w: jt.Var, stride: int = 1, padding: int = 0) -> jt.Var:
     """2-D cross-correlation. x: (B, C, H, W); w: (O, C, kh, kw). Returns (B, O, H', W')."""
     if fast(x, w):
         if winograd.fits(x, w, stride, padding):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from ..startup import jt
 
@@ -22,7 +24,7 @@ _once = False
 
 
 @contextlib.contextmanager
-def plain():
+def plain() -> Iterator[None]:
     """Use the plain twins inside the block, whatever the device."""
     global _plain
     before, _plain = _plain, True
@@ -33,7 +35,7 @@ def plain():
 
 
 @contextlib.contextmanager
-def gradients_once():
+def gradients_once() -> Iterator[None]:
     """Inside the block, gradients are taken once of every graph: a kernel lets go of what it saved
     when it has given its own. Otherwise Jittor would hold that until all gradients are there."""
     global _once
@@ -56,7 +58,7 @@ class Kernel(jt.Function):
         return found
 
 
-def fast(*tensors) -> bool:
+def fast(*tensors: jt.Var) -> bool:
     """True if the C++ kernels can take these tensors here: CPU, oneDNN, float32."""
     return (
         not _plain
@@ -66,7 +68,7 @@ def fast(*tensors) -> bool:
     )
 
 
-def code(shapes, inputs, source: str, **scalars):
+def code(shapes: Sequence, inputs: Sequence[jt.Var], source: str, **scalars: object) -> Any:
     """Run `source` over `inputs`; float32 outputs of `shapes`. Scalars are read as data["name"].
 
     Neither sizes nor scalars are part of the source, so one compiled kernel serves all of them.

@@ -70,14 +70,14 @@ class _Geglu(Kernel):
         return code([tuple(self.saved.shape)], (self.saved, g), _GEGLU_BACKWARD, d=g.shape[-1])
 
 
-def softmax(x):
+def softmax(x: jt.Var) -> jt.Var:
     """Softmax over the last dimension, in float32."""
     if fast(x):
         return _Softmax.apply(x)
     return jt.nn.softmax(x.float32(), dim=-1).cast(x.dtype)
 
 
-def geglu(h):
+def geglu(h: jt.Var) -> jt.Var:
     """First half of the last dimension times gelu (erf form) of the second half."""
     if fast(h):
         return _Geglu.apply(h)

@@ -133,7 +133,9 @@ class _LayerNorm(Kernel):
         return (*code(shapes, (x, w, stats, g), _LAYER_BACKWARD), None)
 
 
-def group_norm(x, groups: int, w, b, eps: float = 1e-5, silu: bool = False):
+def group_norm(
+    x: jt.Var, groups: int, w: jt.Var, b: jt.Var, eps: float = 1e-5, silu: bool = False
+) -> jt.Var:
     """GroupNorm over (C / groups, *space), then SiLU if asked. x: (B, C, ...); w, b: (C,)."""
     if fast(x, w, b):
         return _GroupNorm.apply(x, w, b, groups, eps, silu)
@@ -146,7 +148,7 @@ def group_norm(x, groups: int, w, b, eps: float = 1e-5, silu: bool = False):
     return (y * jt.sigmoid(y) if silu else y).cast(x.dtype)
 
 
-def layer_norm(x, w, b, eps: float = 1e-5):
+def layer_norm(x: jt.Var, w: jt.Var, b: jt.Var, eps: float = 1e-5) -> jt.Var:
     """LayerNorm over the last dimension. x: (..., D); w, b: (D,)."""
     if fast(x, w, b):
         return _LayerNorm.apply(x, w, b, eps)

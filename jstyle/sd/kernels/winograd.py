@@ -18,6 +18,7 @@ with AVX2, 2026-11-25): 320 channels at 64x64 31 / 80; 640 at 32x32 33 / 53; 128
 
 from __future__ import annotations
 
+from ..startup import jt
 from .dispatch import Kernel, code
 
 FEWEST_PIXELS = 1024  # of a map, below which the weights' transform costs more than it saves
@@ -115,12 +116,12 @@ def _product(x, w, back: bool):
     rows = max(1, WORKSPACE // (16 * (x.shape[1] + channels)) // (width // 2))
     tiles = min(rows, height // 2) * (width // 2)
     transformed = code([(16, w.shape[0], w.shape[1])], (w,), _WEIGHTS)
-    shapes = [(x.shape[0], channels, height, width)]
+    shapes: list[tuple] = [(x.shape[0], channels, height, width)]
     shapes += [(16, x.shape[1], tiles), (16, channels, tiles)]  # workspace
     return code(shapes, (x, transformed), _PRODUCT, back=int(back))[0]
 
 
-def fits(x, w, stride: int, padding: int) -> bool:
+def fits(x: jt.Var, w: jt.Var, stride: int, padding: int) -> bool:
     """True where this is the fastest way: large maps of many channels, weights not in training."""
     height, width = x.shape[2:]
     return (
@@ -133,6 +134,6 @@ def fits(x, w, stride: int, padding: int) -> bool:
     )
 
 
-def convolve_3x3(x, w):
+def convolve_3x3(x: jt.Var, w: jt.Var) -> jt.Var:
     """x: (B, C, H, W), H and W even; w: (O, C, 3, 3), constant. Returns (B, O, H, W)."""
     return _Winograd.apply(x, w)

@@ -8,6 +8,8 @@ comparing bits. A libm differs in every third value, by many units where the res
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 LOG = (
@@ -28,7 +30,7 @@ PI_4 = (0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)  # pi / 4 
 _F = np.float32
 
 
-def fma(a, b, c) -> np.ndarray:
+def fma(a: Any, b: Any, c: Any) -> Any:
     """a * b + c rounded once: in float64 the product of two float32 is exact."""
     return (np.float64(a) * np.float64(b) + np.float64(c)).astype(_F)
 

@@ -11,7 +11,6 @@ one file with a walk, and one row in SAMPLERS.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass, replace
@@ -37,7 +36,18 @@ from .base import Denoise, Noise, Run, Sampler, two_but_last
 from .levels import EXPONENTIAL, KARRAS, Level, Levels, Step
 from .own import Own, own
 
-__all__ = ["SAMPLERS", "Level", "Levels", "Own", "Plan", "Sampler", "Step", "own", "plan"]
+__all__ = [
+    "SAMPLERS",
+    "Level",
+    "Levels",
+    "Own",
+    "Plan",
+    "Sampler",
+    "Step",
+    "check_sampler",
+    "own",
+    "plan",
+]
 
 BOTH = (KARRAS, EXPONENTIAL)
 
@@ -163,6 +173,28 @@ class Plan:
             yield here.t, z
 
 
+def check_sampler(name: str | None, sigmas: str | None, eta: float) -> None:
+    """Raise ValueError for a name that does not exist, or for what the sampler does not admit.
+
+    name: None for the model's own, of which only that model can tell more.
+    """
+    if name is not None and name not in SAMPLERS:
+        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+    if sigmas not in (None, *BOTH):
+        raise ValueError(f"sigmas must be {' or '.join(BOTH)}, got {sigmas!r}")
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta must be in [0, 1], got {eta}")
+    if name is None:
+        return
+    row = SAMPLERS[name]
+    if sigmas is not None and sigmas not in row.sigmas:
+        able = ", ".join(other for other, row in SAMPLERS.items() if sigmas in row.sigmas)
+        raise ValueError(f"sampler {name} admits no sigmas {sigmas}; these do: {able}")
+    if eta and not row.uses_eta:
+        able = ", ".join(other for other, row in SAMPLERS.items() if row.uses_eta)
+        raise ValueError(f"sampler {name} has no eta, got {eta}; {able} has")
+
+
 def plan(
     schedule: Schedule,
     name: str,
@@ -178,17 +210,8 @@ def plan(
     instead of the schedule's own.
     Raises ValueError in one line for what the sampler or the schedule does not admit.
     """
-    if name not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {name!r}")
+    check_sampler(name, sigmas, eta)
     sampler = SAMPLERS[name]
-    if sigmas is not None and sigmas not in sampler.sigmas:
-        admitted = " or ".join(sampler.sigmas) or "only the model's own"
-        raise ValueError(f"sampler {name!r} admits no sigmas {sigmas!r}: {admitted}")
-    if not (math.isfinite(eta) and 0 <= eta <= 1):
-        raise ValueError(f"eta must be a number from 0 to 1, got {eta}")
-    if eta and not sampler.uses_eta:
-        able = ", ".join(other for other, row in SAMPLERS.items() if row.uses_eta)
-        raise ValueError(f"sampler {name!r} has no eta, got {eta}; {able} has")
     if spacing is not None:
         schedule = copy(schedule)
         schedule.config = replace(schedule.config, timestep_spacing=spacing)

@@ -40,9 +40,7 @@ class Sampler:
     uses_eta: bool = False
     invertible: bool = False  # its step is ddim_move: the same x0 and eps at another level
     evaluations: Callable[[int], int] | None = lambda num_steps: num_steps  # None: not known before
-    most_steps: int | None = (
-        None  # whatever the schedule has; None: no such end
-    )
+    most_steps: int | None = None  # whatever the schedule has; None: no such end
 
 
 def two_but_last(num_steps: int) -> int:

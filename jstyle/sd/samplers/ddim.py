@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from ..schedule import ddim_move
+from ..schedule import Array, ddim_move
+from .base import Run
 from .levels import Level
 
 
@@ -16,7 +18,9 @@ def deviation(here: Level, there: Level, eta: float) -> float:
     return eta * math.sqrt((1.0 - there.abar) / (1.0 - here.abar) * beta)
 
 
-def step(x0, eps, there: Level, sigma: float = 0.0, noise=None):
+def step(
+    x0: Array, eps: Array, there: Level, sigma: float = 0.0, noise: Array | None = None
+) -> Array:
     """Eq. 12: x0 and eps at level `there`, with fresh noise for the part sigma of eps."""
     if sigma == 0.0:
         return ddim_move(x0, eps, there.abar)
@@ -24,7 +28,7 @@ def step(x0, eps, there: Level, sigma: float = 0.0, noise=None):
     return x0 * there.signal + eps * kept + noise * sigma
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for i, here, there in run.steps:
         x0, eps = run.denoise(z, here)
         sigma = deviation(here, there, run.eta)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+from ..schedule import Array
+from .base import Run
 from .levels import Level
 
 
-def step(z, x0, here: Level, there: Level, noise=None):
+def step(z: Array, x0: Array, here: Level, there: Level, noise: Array | None = None) -> Array:
     """Algorithm 2 with eq. 7: the posterior's mean, and its variance beta tilde as fresh noise.
 
     noise None: the mean alone, as for the last step.
@@ -20,7 +23,7 @@ def step(z, x0, here: Level, there: Level, noise=None):
     return mean + noise * math.sqrt((1.0 - there.abar) / left * beta)
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for i, here, there in run.steps:
         x0, _ = run.denoise(z, here)
         noise = run.noise(i, tuple(z.shape)) if there.abar < 1.0 else None

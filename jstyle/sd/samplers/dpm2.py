@@ -6,19 +6,23 @@ variant steps to sigma_down and adds noise, see euler.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from ..schedule import ddim_move
+from ..schedule import Array, ddim_move
+from .base import Run
 from .euler import Split, move, split
 from .levels import Level
 
 
-def ancestral_step(z, slope, here: Level, there: Level, parts: Split, noise):
+def ancestral_step(
+    z: Array, slope: Array, here: Level, there: Level, parts: Split, noise: Array | None
+) -> Array:
     """Along `slope` down to parts.down, then parts.up of noise, which makes level `there`."""
     z = z * (there.signal / here.signal) + slope * (there.signal * (parts.down - here.sigma))
     return z + noise * (there.signal * parts.up)
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for _, here, there in run.steps:
         x0, eps = run.denoise(z, here)
         if there.sigma:
@@ -30,7 +34,7 @@ def walk(z, run):
         yield here.t, z
 
 
-def ancestral(z, run):
+def ancestral(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for i, here, there in run.steps:
         x0, eps = run.denoise(z, here)
         if there.sigma:

@@ -8,11 +8,13 @@ levels of the run say where it starts and where the last step, to clean latents,
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
-from ..schedule import ddim_move
+from ..schedule import Array, ddim_move
+from .base import Run
 from .levels import Level
 
 ABSOLUTE, RELATIVE = 0.0078, 0.05  # tolerances; this and the next line: the paper's own values
@@ -25,14 +27,14 @@ class Pair(NamedTuple):
     high: object  # and of the order-three one
 
 
-def transfer(z, eps, here: Level, there: Level, extra=None):
+def transfer(z: Array, eps: Array, here: Level, there: Level, extra: Array | None = None) -> Array:
     """Eq. 4.1: the step with eps as it is at `here`, plus a correction for how it changes."""
     h = there.lam - here.lam
     z = z * (there.signal / here.signal) - eps * (there.noise * math.expm1(h))
     return z if extra is None else z - extra * there.noise
 
 
-def step(z, eps, here: Level, there: Level, run) -> Pair:
+def step(z: Array, eps: Array, here: Level, there: Level, run: Run) -> Pair:
     """Algorithm 1 (r1 = 1/3) and algorithm 2 (r1 = 1/3, r2 = 2/3), two evaluations for both."""
     h = there.lam - here.lam
     first, second = (run.levels.at(math.exp(-here.lam - r * h)) for r in (R1, R2))
@@ -44,7 +46,7 @@ def step(z, eps, here: Level, there: Level, run) -> Pair:
     return Pair(low, high)
 
 
-def error(pair: Pair, before) -> float:
+def error(pair: Pair, before: Array) -> float:
     """The largest of the images' root mean square errors, in units of what is tolerated."""
     low, high, before = (_host(z).astype(np.float64) for z in (*pair, before))
     allowed = np.maximum(ABSOLUTE, RELATIVE * np.maximum(np.abs(low), np.abs(before)))
@@ -52,7 +54,7 @@ def error(pair: Pair, before) -> float:
     return float(np.sqrt(square.mean(1)).max())
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     """Raises FloatingPointError if the network's output stops being finite."""
     if not run.steps:
         return

@@ -6,11 +6,14 @@ lambda = log(signal / noise) is the time, h the length of a step in it.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+from ..schedule import Array
+from .base import Run
 from .levels import Level
 
 
-def extrapolate(past: tuple, h: float):
+def extrapolate(past: tuple, h: float) -> Array:
     """D of algorithm 2: x0 at the middle of a step of length h, from the last one or two.
 
     past: pairs (lambda, x0), the latest first.
@@ -23,13 +26,13 @@ def extrapolate(past: tuple, h: float):
     return x0 * (1.0 + half_over_r) - last_x0 * half_over_r
 
 
-def step(z, data, here: Level, there: Level):
+def step(z: Array, data: Array, here: Level, there: Level) -> Array:
     """Eq. 9 with x0 = data over the whole step; for clean `there` it is data itself."""
     fall = math.expm1(here.lam - there.lam)
     return z * (there.noise / here.noise) - data * (there.signal * fall)
 
 
-def sde_step(z, data, here: Level, there: Level, noise=None):
+def sde_step(z: Array, data: Array, here: Level, there: Level, noise: Array | None = None) -> Array:
     """The same step of the diffusion SDE (SDE-DPM-Solver++ of section 5); noise None: clean."""
     if noise is None:
         return step(z, data, here, there)
@@ -39,7 +42,7 @@ def sde_step(z, data, here: Level, there: Level, noise=None):
     return z + noise * (there.noise * math.sqrt(-fall))
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     past = ()
     for _, here, there in run.steps:
         past = ((here.lam, run.denoise(z, here)[0]), *past[:1])
@@ -48,7 +51,7 @@ def walk(z, run):
         yield here.t, z
 
 
-def sde(z, run):
+def sde(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     past = ()
     for i, here, there in run.steps:
         past = ((here.lam, run.denoise(z, here)[0]), *past[:1])

@@ -5,13 +5,15 @@ fresh noise: ancestral, and as a solver of the SDE, as k-diffusion has them.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from ..schedule import ddim_move
+from ..schedule import Array, ddim_move
+from .base import Run
 from .euler import split
 from .levels import Level
 
 
-def step(z, data, here: Level, there: Level, noise):
+def step(z: Array, data: Array, here: Level, there: Level, noise: Array | None) -> Array:
     """x0 = data from `here` down to sigma_down (eq. 9), then noise up to level `there`."""
     down, up = split(here.sigma, there.sigma)
     ratio = down / here.sigma
@@ -19,7 +21,7 @@ def step(z, data, here: Level, there: Level, noise):
     return z + noise * (there.signal * up)
 
 
-def joined(first, second, part: float):
+def joined(first: Array, second: Array, part: float) -> Array:
     """The standard normal of a whole interval of Brownian motion, from those of its two parts.
 
     part: the share of the first in the whole.
@@ -27,7 +29,7 @@ def joined(first, second, part: float):
     return first * math.sqrt(part) + second * math.sqrt(1.0 - part)
 
 
-def ancestral(z, run):
+def ancestral(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for i, here, there in run.steps:
         x0, eps = run.denoise(z, here)
         if there.sigma:
@@ -39,7 +41,7 @@ def ancestral(z, run):
         yield here.t, z
 
 
-def sde(z, run):
+def sde(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     """Noise is one Brownian motion in sigma: two pieces per step, numbers 2 i and 2 i + 1."""
     for i, here, there in run.steps:
         x0, eps = run.denoise(z, here)

@@ -8,9 +8,11 @@ other levels.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
-from ..schedule import ddim_move
+from ..schedule import Array, ddim_move
+from .base import Run
 from .levels import Level
 
 
@@ -30,7 +32,9 @@ def split(here: float, there: float) -> Split:
     return Split(math.sqrt(there**2 - up**2), up)
 
 
-def ancestral_step(x0, eps, here: Level, there: Level, noise=None):
+def ancestral_step(
+    x0: Array, eps: Array, here: Level, there: Level, noise: Array | None = None
+) -> Array:
     """x0 and eps at sigma_down, then noise up to level `there`; noise None at clean latents."""
     if noise is None:
         return ddim_move(x0, eps, there.abar)
@@ -38,7 +42,7 @@ def ancestral_step(x0, eps, here: Level, there: Level, noise=None):
     return x0 * there.signal + eps * (there.signal * down) + noise * (there.signal * up)
 
 
-def move(z, slope, here: Level, there: Level):
+def move(z: Array, slope: Array, here: Level, there: Level) -> Array:
     """z at level `there` if dxhat / dsigma = slope all the way (eps at `here`: Euler's step).
 
     The same as the transfer part of arXiv:2202.09778, eq. 11, with slope for its eps.
@@ -47,14 +51,14 @@ def move(z, slope, here: Level, there: Level):
     return z * ratio + slope * (there.signal * (there.sigma - here.sigma))
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for _, here, there in run.steps:
         x0, eps = run.denoise(z, here)
         z = ddim_move(x0, eps, there.abar)
         yield here.t, z
 
 
-def ancestral(z, run):
+def ancestral(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for i, here, there in run.steps:
         x0, eps = run.denoise(z, here)
         noise = run.noise(i, tuple(z.shape)) if there.sigma else None

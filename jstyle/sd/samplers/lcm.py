@@ -7,9 +7,11 @@ again to the next level.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
-from ..schedule import Schedule, add_noise
+from ..schedule import Array, Schedule, add_noise
 from . import levels
+from .base import Run
 from .levels import Level, Levels
 
 ORIGINAL_STEPS = 50  # of the solver that such models were distilled with
@@ -29,7 +31,7 @@ def spaced(schedule: Schedule, num_steps: int, sigmas: str | None = None) -> Lev
     return levels.chain(schedule, [Level(t, schedule.abar_at(t)) for t in ts])
 
 
-def consistency(z, x0, t: float):
+def consistency(z: Array, x0: Array, t: float) -> Array:
     """f of eq. 3: c_skip z + c_out x0, which is z at t = 0."""
     scaled = t * TIMESTEP_SCALING
     skip = SIGMA_DATA**2 / (scaled**2 + SIGMA_DATA**2)
@@ -37,7 +39,7 @@ def consistency(z, x0, t: float):
     return x0 * out + z * skip
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     for i, here, there in run.steps:
         x0, _ = run.denoise(z, here)
         z = consistency(z, x0, here.t)

@@ -6,8 +6,12 @@ see Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, section 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
+from ..schedule import Array
+from .base import Run
 from .levels import Level
 
 ORDER = 4
@@ -25,7 +29,7 @@ def coefficients(sigmas: tuple[float, ...], there: float) -> list[float]:
     return result
 
 
-def step(z, past: tuple, here: Level, there: Level):
+def step(z: Array, past: tuple, here: Level, there: Level) -> Array:
     """past: pairs (sigma, eps) at `here` and before, the latest first, one to four of them."""
     weights = coefficients(tuple(sigma for sigma, _ in past), there.sigma)
     z = z * (there.signal / here.signal)
@@ -34,7 +38,7 @@ def step(z, past: tuple, here: Level, there: Level):
     return z
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     past = ()
     for _, here, there in run.steps:
         past = ((here.sigma, run.denoise(z, here)[1]), *past[: ORDER - 1])

@@ -7,8 +7,7 @@ from dataclasses import dataclass, fields
 
 from ..limits import SAMPLING_STEPS, require_whole
 from ..rng import NUMPY, check_rng
-from . import SAMPLERS
-from .levels import EXPONENTIAL, KARRAS
+from . import SAMPLERS, check_sampler
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,9 @@ class Sampling:
         steps: Sampling steps.
         guidance: Strength of classifier-free guidance, any finite number; 1 is without, and twice
             as fast.
-        sampler: "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "dpm++2m", "unipc" or another
-            (a name that there is not lists all). Not given means the model's own.
+        sampler: "ddim", "ddpm", "pndm", "euler", "euler-a", "heun", "lms", "dpm2", "dpm2-a",
+            "dpm++2s-a", "dpm++2m", "dpm++2m-sde", "dpm++sde", "dpm-adaptive", "unipc" or "lcm". Not
+            given means the model's own.
         sigmas: Noise levels: "karras" or "exponential", for samplers that admit them. Not given
             means the model's own spacing.
         eta: Fresh noise per step, from 0 (none) to 1, for samplers that have that freedom (ddim).
@@ -43,14 +43,11 @@ class Sampling:
     def __post_init__(self):
         check_rng(self.rng)
         require_whole("steps", self.steps, 1, SAMPLING_STEPS)
-        if not math.isfinite(self.guidance):
-            raise ValueError(f"guidance must be a finite number, got {self.guidance}")
+        check_guidance(self.guidance, self.rescale)
         check_sampler(self.sampler, self.sigmas, self.eta)
         most = SAMPLERS[self.sampler].most_steps if self.sampler is not None else None
         if most is not None:
             require_whole(f"steps of sampler {self.sampler}", self.steps, 1, most)
-        if not 0 <= self.rescale <= 1:
-            raise ValueError(f"rescale must be in [0, 1], got {self.rescale}")
 
     def told(self) -> dict:
         """These options by name, of a subclass too: for records."""
@@ -65,20 +62,9 @@ class Sampling:
 FIELDS = tuple(field.name for field in fields(Sampling))
 
 
-def check_sampler(sampler: str | None, sigmas: str | None, eta: float) -> None:
-    """Raise ValueError for a name that does not exist, or for what the sampler does not admit."""
-    if sampler is not None and sampler not in SAMPLERS:
-        raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
-    if sigmas not in (None, KARRAS, EXPONENTIAL):
-        raise ValueError(f"sigmas must be {KARRAS} or {EXPONENTIAL}, got {sigmas!r}")
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta must be in [0, 1], got {eta}")
-    if sampler is None:
-        return
-    row = SAMPLERS[sampler]
-    if sigmas is not None and sigmas not in row.sigmas:
-        able = ", ".join(name for name, other in SAMPLERS.items() if sigmas in other.sigmas)
-        raise ValueError(f"sampler {sampler} admits no sigmas {sigmas}; these do: {able}")
-    if eta and not row.uses_eta:
-        able = ", ".join(name for name, other in SAMPLERS.items() if other.uses_eta)
-        raise ValueError(f"sampler {sampler} has no eta, got {eta}; {able} has")
+def check_guidance(guidance: float, rescale: float = 0.0) -> None:
+    """Raise ValueError unless guidance is a finite number and rescale is in [0, 1]."""
+    if not math.isfinite(guidance):
+        raise ValueError(f"guidance must be a finite number, got {guidance}")
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale must be in [0, 1], got {rescale}")

@@ -29,7 +29,9 @@ NEAREST = {  # not implemented; what stands in, of the same order and on the sam
     "DPMSolverSinglestepScheduler": ("dpm++2m", LINSPACE),
 }
 ALGORITHMS = {"dpmsolver++": "dpm++2m", "sde-dpmsolver++": "dpm++2m-sde"}
-USED = {  # sampler -> key: the values that mean what is done here; absent keys are fine
+USED: dict[
+    str, dict[str, tuple]
+] = {  # sampler -> key: the values that mean what is done here; absent keys are fine
     "pndm": {"skip_prk_steps": (True,)},
     "ddpm": {"variance_type": ("fixed_small",)},
     "euler": {"final_sigmas_type": ("zero",), "interpolation_type": ("linear",)},
@@ -49,7 +51,7 @@ USED = {  # sampler -> key: the values that mean what is done here; absent keys 
     "lcm": {"original_inference_steps": (50,), "timestep_scaling": (10, 10.0)},
 }
 USED["dpm++2m-sde"] = USED["dpm++2m"]
-NEVER = {  # for every sampler
+NEVER: dict[str, tuple] = {  # for every sampler
     "use_beta_sigmas": (False, None),
     "use_lu_lambdas": (False, None),
     "sigma_min": (None,),

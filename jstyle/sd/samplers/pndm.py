@@ -9,6 +9,10 @@ told the next timestep of the list, which "linspace" spacing puts elsewhere than
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from ..schedule import Array
+from .base import Run
 from .euler import move
 from .levels import Level
 
@@ -20,7 +24,7 @@ ADAMS_BASHFORTH = (  # weights of the latest eps first; eq. 12 for four
 )
 
 
-def step(z, past: tuple, here: Level, there: Level):
+def step(z: Array, past: tuple, here: Level, there: Level) -> Array:
     """One step with the eps of `past`, the latest first, one to four of them."""
     weights = ADAMS_BASHFORTH[len(past) - 1]
     slope = past[0] * weights[0]
@@ -29,7 +33,7 @@ def step(z, past: tuple, here: Level, there: Level):
     return move(z, slope, here, there)
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     past = ()
     for k, (_, here, there) in enumerate(run.steps):
         past = (run.denoise(z, here)[1], *past[:3])

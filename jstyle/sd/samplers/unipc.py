@@ -6,14 +6,17 @@ The corrector uses the evaluation that the next step needs anyway, so there is o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
+from ..schedule import Array
 from . import dpmpp
+from .base import Run
 from .levels import Level
 
 ORDER = 2
 
 
-def predict(z, past: tuple, there: Level):
+def predict(z: Array, past: tuple, there: Level) -> Array:
     """UniP, eq. 9: for order two and this B(h) it is the step of DPM-Solver++(2M).
 
     past: pairs (level, x0), the latest first; as many as the order.
@@ -23,7 +26,7 @@ def predict(z, past: tuple, there: Level):
     return dpmpp.step(z, dpmpp.extrapolate(known, there.lam - here.lam), here, there)
 
 
-def correct(z, past: tuple, x0, there: Level):
+def correct(z: Array, past: tuple, x0: Array, there: Level) -> Array:
     """UniC, eq. 8: the step from z at past[0] to `there` again, now that x0 is known there.
 
     Weights solve the conditions of theorem 3.1; for order one they are 1/2.
@@ -42,7 +45,7 @@ def correct(z, past: tuple, x0, there: Level):
     return dpmpp.step(z, x0_here, here, there) - change * (there.signal * fall)
 
 
-def walk(z, run):
+def walk(z: Array, run: Run) -> Iterator[tuple[float, Array]]:
     past, used, before = (), (), None
     for k, (_, here, there) in enumerate(run.steps):
         x0, _ = run.denoise(z, here)

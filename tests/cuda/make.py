@@ -1,4 +1,4 @@
-"""Make the emulated CUDA device:  python -m tests.cuda.setup [--again] [--wheels FOLDER]
+"""Make the emulated CUDA device:  python -m tests.cuda.make [--again] [--wheels FOLDER]
 
 Headers of CUDA 11.8 and cuDNN 8.9 come from NVIDIA's wheels on PyPI (1.7 GB are downloaded and
 thrown away, 60 MB stay); the libraries are built from `device/`; then Jittor is started once, which
@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         make(args.wheels, args.again)
     except (SetupError, OSError) as error:
-        print(f"tests.cuda.setup: error: {error}", file=sys.stderr)
+        print(f"tests.cuda.make: error: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -29,6 +30,10 @@ def read_prompts(given: Iterable[str]) -> list[str]:
     prompts = []
     for text in given:
         is_file = Path(text).suffix.lower() in (".json", ".txt")
+        if not is_file and os.sep in text and os.path.lexists(text):
+            raise PromptError(
+                f"{text}: is no prompt but a file; files of prompts end in .json or .txt"
+            )
         prompts += _from_file(Path(text)) if is_file else [text]
     if not prompts:
         raise PromptError("no prompts are given")

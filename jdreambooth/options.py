@@ -182,7 +182,7 @@ def identifiers() -> Parser:
         "new style or subject to.",
         "  jdreambooth identifiers\n  jdreambooth identifiers --model sd21 --count 5\n",
     )
-    parser.add_argument("--model", default="tiny", help="as for train")
+    parser.add_argument("--model", type=str, default="tiny", help="as for train")
     add_tokenizer(parser)
     parser.add_argument("--count", type=int, default=20, help="how many")
     return parser

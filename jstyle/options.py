@@ -77,7 +77,10 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     )
     methods = "; ".join(f"{name}: {find_method(name).does}" for name in METHODS)
     parser.add_argument(
-        "--method", default=DEFAULT, help=f"{methods}; the options below are those of {method.name}"
+        "--method",
+        type=str,
+        default=DEFAULT,
+        help=f"{methods}; the options below are those of {method.name}",
     )
     if method.presets:
         parser.add_presets(method.presets, method.default_preset)
@@ -267,6 +270,7 @@ def parity() -> Parser:
     _add_parity_task(parser, ",".join(STAGES))
     parser.add_argument(
         "--dtype",
+        type=str,
         default="float32",
         help="in which our UNet computes: float32 or float16, with wider limits; the training step "
         "and the reference stay in float32",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 from .config_json import (
@@ -226,6 +227,12 @@ class CLIPTextConfig(JSONConfig):
         }
 
 
+@cache
+def _tell_once(line: str) -> None:
+    """Files are looked at before a model is loaded, and when it is."""
+    log.warning("%s", line)
+
+
 @dataclass(frozen=True)
 class ScheduleConfig(JSONConfig):
     """The noise schedule in scheduler_config.json, whichever sampler that file names.
@@ -288,12 +295,14 @@ class ScheduleConfig(JSONConfig):
             if values.get("clip_sample") is True:
                 changed["clip_sample"] = False
             changes = [
-                f"{key} = {values[key] if key in values else 'missing'} is read as {value}"
+                f"{key} = {values[key]} is read as {value}"
+                if key in values
+                else f"without {key}, {value} is taken"
                 for key, value in changed.items()
                 if values.get(key) != value
             ]
             if changes:
-                log.warning("%s: an old file; %s, as diffusers does", where, ", ".join(changes))
+                _tell_once(f"{where}: an old file; {', '.join(changes)}, as diffusers does")
             values = {**values, **changed}
         return super().from_json(values, where)
 

@@ -95,7 +95,10 @@ class Parser(ArgumentParser):
         )
         self.presets = presets
         self.add_argument(
-            "--preset", default=default, help=f"settings that single options override ({told})"
+            "--preset",
+            type=str,
+            default=default,
+            help=f"settings that single options override ({told})",
         )
 
     def parse(self, words: list[str]) -> Namespace:
@@ -182,7 +185,10 @@ def add_overwrite(parser: Parser) -> None:
 
 def add_device(parser: Parser) -> None:
     parser.add_argument(
-        "--device", default="auto", help="cpu, cuda, or auto: cuda where Jittor can use it"
+        "--device",
+        type=str,
+        default="auto",
+        help="cpu, cuda, or auto: cuda where Jittor can use it",
     )
 
 
@@ -190,6 +196,7 @@ def add_model(parser: Parser) -> None:
     """--model, --variant, --prediction, --tokenizer and --device."""
     parser.add_argument(
         "--model",
+        type=str,
         default="tiny",
         help="tiny (shipped), a folder in diffusers format, a .safetensors or .ckpt file of Stable "
         "Diffusion 1.x or 2.x, sd21, or a hub id such as owner/name",

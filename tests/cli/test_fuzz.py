@@ -50,6 +50,7 @@ RIGHT = {  # words with which each command comes as far as its model, in the fol
     "jstyle stylize": "--content in/hill.png --style in/lake.png --out new/one --model broken",
     "jstyle reconstruct": "--image in/hill.png --out new/one.png --model broken",
     "jstyle generate": "--prompt fox --out new/one.png --model broken",
+    "jstyle grid": "--prompt fox --x steps=1,2 --out new/one.png --model broken",
     "jstyle demo": "--out in/hill.png/below --size-px 24",
     "jstyle parity": "--record new/values --model broken --only unet",
     "jstyle score": "contest/result contest/root --hist-only --json new/score.json",

@@ -102,7 +102,7 @@ LATER = {  # commands that find out later what is wrong with these words -> what
     "a.png": (NOWHERE, "nowhere"),
     "c.png": (NOWHERE, "nowhere"),
     "out/000_a.png": (NOWHERE, "nowhere"),
-    "demo/grid.png": (("--device", "nothing"), "nothing"),
+    "demo/grid.png": (("--size-px", "24"), "24"),
     "out/parity.json": (NOWHERE, "nowhere"),
     "pictures/manifest.json": ((), "nowhere"),
     "e.safetensors": ((), "nowhere"),

@@ -87,7 +87,7 @@ def stylize(**changed):
         (stylize(config="pipe.yaml"), "pipe.yaml: a pipe, not a file"),
         (stylize(config="root"), "root: a folder, not a file"),
         (stylize(config="utf16.json"), "utf16.json: not UTF-8 text; it looks like UTF-16"),
-        (stylize(config="half.json"), "half.json: "),
+        (stylize(config="half.json"), "half.json, line 1: "),
         (stylize(content="caf\udce9.png"), r"--content: a text holds '\udce9'"),
         (["generate", "--prompt", "a\udce9", "--out", "out"], r"--prompt: a text holds '\udce9'"),
         (["generate", "--prompt", "a", "--out", ""], "--out must not be empty"),

@@ -29,7 +29,9 @@ def test_image_to_image_is_that_of_diffusers(tiny_folder, monkeypatch, kind, str
     )
     theirs.set_progress_bar_config(disable=True)
     start = picture(3, 64, 64)
-    recipe = Recipe(5, 5, 3.0, "dark sea", strength=strength, init="given")
+    recipe = Recipe(
+        seed=5, steps=5, guidance=3.0, negative="dark sea", strength=strength, init="given"
+    )
     made = make_picture(ours, "a star", recipe.seed, recipe, 64, start)
 
     side = 64 // ours.vae_scale

@@ -269,8 +269,8 @@ def test_every_scheduler_that_has_a_sampler_is_read(name, extra):
 
 def test_a_schedule_without_steps_offset_gets_1(caplog):
     values = {k: v for k, v in SCHEDULE_21.items() if k != "steps_offset"}
-    assert ScheduleConfig.from_json(values).steps_offset == 1
-    assert "steps_offset = missing is read as 1" in caplog.text
+    assert ScheduleConfig.from_json(values, "without.json").steps_offset == 1
+    assert "without steps_offset, 1 is taken" in caplog.text
 
 
 def test_zero_terminal_snr_is_written_only_where_it_is_on():

@@ -43,6 +43,7 @@ TEST = [
     "pytest-xdist>=3.6",
     "ruff>=0.9",
     "mypy>=1.13,<3",
+    "scipy>=1.10",  # diffusers asks for it with its LMS sampler
     TORCHMETRICS,
     OPENCV,
     *PARITY,

@@ -25,7 +25,7 @@ class Bar(contextlib.nullcontext):
         self.total, self.done = total, 0
         Bar.last = self
 
-    def set_postfix_str(self, text):
+    def set_postfix_str(self, text, refresh=True):
         assert text
 
     def update(self):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -135,6 +136,17 @@ def watch() -> None:
         watchdog.set_bar(_bar_drawn)
         for path in _unfinished:
             watchdog.add(path)
+
+
+def tell_crash() -> None:
+    """Let a crash be one line and an end; once Jittor is loaded, which sets handlers of its own."""
+    if _watchdog is None:
+        return
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    told = "Jittor crashed (segmentation fault); finished results stay, run the command again"
+    if limit != resource.RLIM_INFINITY:
+        told = f"out of memory; this process may take {limit >> 20} MiB (ulimit -v)"
+    _watchdog.tell_crash(f"{_name}: error: {told}\n")
 
 
 def _on_signal(number, frame) -> None:

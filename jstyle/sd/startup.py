@@ -252,6 +252,7 @@ def _import_jittor():
         # log_silent=1 turns Jittor's fatal Python errors into nothing; it was for the import
         jittor_utils.LOG.log_silent = 0
         jittor.flags.log_silent = 0
+    ending.tell_crash()
     return jittor, time.perf_counter() - started
 
 

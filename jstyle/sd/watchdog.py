@@ -85,6 +85,11 @@ def remove(path: Path) -> None:
             slot.ready = 0
 
 
+def tell_crash(line: str) -> None:
+    """Tell this line, remove what is unfinished and end with 1 where the process would crash."""
+    _library.watchdog_tell_crash(line.encode()[: LINE_BYTES - 1])
+
+
 def speak_first() -> bool:
     """Whether nobody has told the last line yet; whoever gets True tells it."""
     return bool(_library.watchdog_speak())

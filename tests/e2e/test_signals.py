@@ -39,6 +39,18 @@ def wait_for_children():
     print("go", flush=True)
     child.wait()
 
+def crash():
+    from jstyle.sd.startup import jt
+    import ctypes, threading
+    threading.Thread(target=ctypes.string_at, args=(0,)).start()
+    time.sleep(60)
+
+def take_too_much():
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+    from jstyle.sd.startup import jt
+    (jt.zeros((1000, 1000, 1000)) + 1).sync()
+
 def swallow():
     print("go", flush=True)
     while True:
@@ -91,6 +103,29 @@ def test_the_process_its_files_and_its_descendants_are_gone(tmp_path, work, time
     assert len(lines) == 1 and lines[0].endswith("finished results stay")
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".txt"] == []
     assert list(below(marker)) == []
+
+
+@pytest.mark.parametrize(
+    "work, told",
+    [
+        ("crash", "Jittor crashed (segmentation fault); finished results stay, run the"),
+        ("take_too_much", "out of memory; this process may take 3072 MiB (ulimit -v)"),
+    ],
+)
+def test_a_crash_and_a_lack_of_memory_are_one_line_and_an_end(tmp_path, work, told):
+    (tmp_path / "work.py").write_text(WORK)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "work.py", work],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"work: error: {told}") and done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["work.py"]
 
 
 @pytest.fixture(scope="module")

@@ -322,6 +322,7 @@ def damage(path: Path) -> str | None:
 
 
 TIMES = {"seconds", "time", "started", "finished", "step_seconds"}  # differ from run to run
+TIMES |= {"measured"}  # how long a stage took, for how much of it
 
 
 def contents(folder: Path) -> dict[str, bytes]:

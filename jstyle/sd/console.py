@@ -39,6 +39,10 @@ DEVICES = ("auto", "cpu", "cuda")
 MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts", "inside"}
 
 
+# What Jittor says where it is given no memory for a thread or a value
+NO_MEMORY = ("std::bad_alloc", "Cannot allocate memory", "Resource temporarily unavailable")
+
+
 class UsageError(ValueError):
     """Words on the command line that do not fit; one line."""
 
@@ -358,9 +362,9 @@ class Program:
             return str(error) if text is None else f"a text that is not UTF-8: {text[:80]!r}"
         if isinstance(error, RecursionError):
             return "something is nested too deeply"
-        if isinstance(error, MemoryError):
-            return f"out of memory; {self.short_of_memory}"
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        if isinstance(error, MemoryError) or any(sign in str(text) for sign in NO_MEMORY):
+            return f"out of memory; {self.short_of_memory}"
         return one_line(str(text)) or type(error).__name__
 
 

@@ -118,7 +118,7 @@ def test_a_lora_that_cannot_be_used_is_one_line(
     refuse(tmp_path / "none.safetensors", "none.safetensors", "no such file")
     refuse(f"{tmp_path / 'none.safetensors'}:0.5", "none.safetensors: ", "no such file")
     refuse(bad, bad, "cut short")
-    refuse(f"{good}:much", "much", "must be a number")
+    refuse(f"{good}:much", "much", "must be a finite number")
     refuse(loras / "sd1_diffusers.safetensors", "made for another model, tiny sd1")
     refuse(model / "unet" / "diffusion_pytorch_model.safetensors", "is a whole UNet, not a plain")
     mark, evil = tmp_path / "ran", tmp_path / "evil.bin"

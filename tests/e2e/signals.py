@@ -282,14 +282,13 @@ def examine(trial: Trial, found: Found, folder: Path) -> None:
             found.damaged.append(f"{name}: {fault}")
 
 
+BARS = r"\d+%\||^Compiling Operators\(|^(jstyle|jdream\w+): (?!error: )"
+
+
 def shown(text: str) -> list[str]:
     """The lines on stderr that are neither bars nor what a first start is told."""
     lines = [line.split("\r")[-1].strip() for line in text.splitlines()]
-    return [
-        line
-        for line in lines
-        if line and not re.search(r"\d+%\||^(jstyle|jdream\w+): (?!error: )", line)
-    ]
+    return [line for line in lines if line and not re.search(BARS, line)]
 
 
 def below(marker: str) -> Iterator[tuple[int, str]]:

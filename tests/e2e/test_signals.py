@@ -47,9 +47,9 @@ def crash():
 
 def take_too_much():
     import resource
-    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+    resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
     from jstyle.sd.startup import jt
-    (jt.zeros((1000, 1000, 1000)) + 1).sync()
+    (jt.zeros((4000, 1000, 1000)) + 1).sync()
 
 def swallow():
     print("go", flush=True)
@@ -109,7 +109,7 @@ def test_the_process_its_files_and_its_descendants_are_gone(tmp_path, work, time
     "work, told",
     [
         ("crash", "Jittor crashed (segmentation fault); finished results stay, run the"),
-        ("take_too_much", "out of memory; this process may take 3072 MiB (ulimit -v)"),
+        ("take_too_much", "out of memory; this process may take 8192 MiB (ulimit -v)"),
     ],
 )
 def test_a_crash_and_a_lack_of_memory_are_one_line_and_an_end(tmp_path, work, told):
@@ -136,6 +136,8 @@ def bench(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("commands", [WARM, COLD], ids=["kernels-there", "kernels-compiled"])
 def test_commands_end_and_go_on_to_the_same_bytes(bench, commands):
+    if commands is COLD and "JSTYLE_SIGNALS" not in os.environ:
+        pytest.skip("NOT CHECKED: signals while compiling; JSTYLE_SIGNALS=N asks for N of them")
     if commands is COLD and not can_hide():
         pytest.skip("NOT CHECKED: signals while compiling; mounts are not allowed")
     if COUNT < len(commands):

@@ -17,8 +17,7 @@ import numpy as np
 from jstyle.sd import files
 from jstyle.sd.folders import remove_folder, whole_folder
 from jstyle.sd.reading import read_object
-
-from .steps import step_folders, step_name
+from jstyle.sd.steps import step_folders, step_name
 
 TENSORS, FACTS = "state.safetensors", "state.json"
 

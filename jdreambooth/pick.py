@@ -18,6 +18,7 @@ from jstyle.sd import files, image
 from jstyle.sd.noise import gaussian
 from jstyle.sd.progress import progress_of
 from jstyle.sd.schedule import add_noise, target
+from jstyle.sd.steps import step_name
 
 from . import measures, runs
 from .captions import STEM, subject
@@ -25,7 +26,6 @@ from .contest.colours import hist
 from .generate import paint
 from .names import safe_names
 from .recipe import PLACE
-from .steps import step_name
 from .verdict import Measured, PickConfig, Verdict, judge
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from jstyle.sd.files import InputError, MissingFile
 from jstyle.sd.reading import read_object
+from jstyle.sd.steps import step_folders
 
 from .config import TrainConfig
-from .steps import step_folders
 from .trainables import find_trainable
 
 if TYPE_CHECKING:

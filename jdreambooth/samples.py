@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jstyle.sd import files, image
+from jstyle.sd.steps import step_folders, step_name
 
 from .generate import paint
 from .names import safe_names
 from .recipe import Recipe
-from .steps import step_folders, step_name
 
 if TYPE_CHECKING:
     from jstyle.sd.pipeline import StableDiffusion

@@ -17,6 +17,7 @@ import numpy as np
 from jstyle.sd import files, runtime
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
+from jstyle.sd.steps import step_name
 
 from . import checkpoint, prior
 from .captions import find_captions
@@ -31,7 +32,6 @@ from .precision import LossScale, in_half, require_precision
 from .ranks import Ranks
 from .runs import CAPTIONS, CONFIG, METRICS
 from .start import CHECKPOINTS, add_line, find_state, open_folder, read_lines, write_lines
-from .steps import step_name
 from .trainables import find_trainable
 from .trainables.base import count, fill, values_of
 

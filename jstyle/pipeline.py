@@ -160,7 +160,8 @@ class JStyleID:
         if not cfg.inject:
             return ()
         timesteps = [int(t) for t in self.sd.schedule.timesteps(cfg.steps)]
-        if not any(in_window(t, parse_window(cfg.window)) for t in timesteps):
+        window = parse_window(cfg.window)
+        if not any(in_window(t, window) for t in timesteps):
             raise ValueError(
                 f"window {cfg.window[0]}:{cfg.window[1]} holds none of the {cfg.steps} sampling "
                 f"timesteps ({timesteps[-1]} to {timesteps[0]}); widen it, or set inject to false"

@@ -14,13 +14,13 @@ import numpy as np
 from jstyle.sd.folders import remove_folder
 from jstyle.sd.picture_files import pictures_in
 from jstyle.sd.progress import Silent, progress_of
+from jstyle.sd.steps import step_folders, step_name
 
 from .. import runs
 from ..captions import make_captions
 from ..checkpoint import CheckpointError
 from ..config import FREE_ON_RESUME, TrainConfig
 from ..recipe import PLACE
-from ..steps import step_folders, step_name
 from ..trainables import find_trainable
 from .folders import locked
 from .manifest import Manifest, digest, key_of

@@ -6,11 +6,11 @@ RUN/step-000250/                    a LoRA as diffusers names it
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..sd.reading import read_object
+from ..sd.steps import step_folders
 
 CONFIG, KIND = "config.json", "lora"
 
@@ -51,12 +51,7 @@ def open_run(folder: str | Path) -> Run:
         raise ValueError(f"{path}: not the configuration of a run")
     if config.get("train", KIND) != KIND:
         raise ValueError(f"{folder}: trained {config['train']!r}; a grid is made of LoRAs only")
-    found = {
-        int(step.name[5:]): step
-        for step in folder.glob("step-*")
-        if re.fullmatch(r"step-\d+", step.name) and step.is_dir()
-    }
-    if not found:
+    saved = step_folders(folder)
+    if not saved:
         raise ValueError(f"{folder}: nothing is saved yet")
-    saved = dict(sorted(found.items()))
     return Run(folder, model, variant, size_px, saved, prediction, tokenizer)

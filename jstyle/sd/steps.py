@@ -1,4 +1,4 @@
-"""How folders of a step are called: step-000250."""
+"""How folders of a training step are called: step-000250."""
 
 from __future__ import annotations
 

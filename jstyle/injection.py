@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .config import parse_gamma
-from .features import FeatureBank, JoinedBank, in_window, timestep
+from .features import AnyBank, in_window, timestep
 from .sd.facts import Row
 from .sd.hooks import AttentionCall
 from .sd.startup import jt
@@ -33,8 +33,8 @@ class StyleInjector:
 
     def __init__(
         self,
-        queries: FeatureBank | JoinedBank,
-        keys_values: FeatureBank | JoinedBank,
+        queries: AnyBank,
+        keys_values: AnyBank,
         gamma: float | Callable[[float], float],
         tau: float,
         window: tuple[int, int] | None = None,

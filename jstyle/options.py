@@ -226,7 +226,7 @@ def warmup() -> Parser:
         "--task", type=str, default="all", help="stylize, generate, or all (the default)"
     )
     add_model(parser)
-    parser.add_fields(StyleConfig, skip={"steps", "window"})
+    parser.add_fields(StyleConfig, skip={"steps", "window", "prompt", "negative", "invert_prompt"})
     return parser
 
 

@@ -16,6 +16,8 @@ from .base import Method
 
 METHODS = {  # name -> the module that holds METHOD, its class
     "styleid": "jstyle.methods.styleid",
+    "style-aligned": "jstyle.methods.style_aligned",
+    "reference-only": "jstyle.methods.reference_only",
 }
 DEFAULT = "styleid"
 

@@ -30,7 +30,8 @@ class TorchStyleAligned(TorchWalk):
         def forward(x):
             if not self.on:
                 return plain(x)
-            return plain(torch.cat([x, *self.first(x)], 2))[:, :, : x.shape[2]]
+            out = plain(torch.cat([x, *self.first(x)], 2))[:, :, : x.shape[2]]
+            return self.alone(out, plain(x))
 
         module.forward = forward
 
@@ -41,6 +42,14 @@ class TorchStyleAligned(TorchWalk):
             torch.cat([x[i * half + r].expand(half, *x.shape[1:]) for i in range(self.halves)])
             for r in range(self.count)
         ]
+
+    def alone(self, out, plain):
+        """The references look at nobody: their rows of `plain`."""
+        half = len(out) // self.halves
+        out = out.clone()
+        for i in range(self.halves):
+            out[i * half : i * half + self.count] = plain[i * half : i * half + self.count]
+        return out
 
     def paint(self, z, prompts, negative, guidance, references=(), about=""):
         """Pictures from the noise z, one row per prompt; references: of `invert`."""
@@ -83,11 +92,7 @@ class _Shared:
         bias = torch.zeros(keys.shape[2])
         bias[n:] = m.shift
         out = attention(attn, own["q"], keys, values, bias)
-        plain = attention(attn, q, k, v)  # of the references, which look at themselves alone
-        half = len(q) // m.halves
-        for i in range(m.halves):
-            out[i * half : i * half + m.count] = plain[i * half : i * half + m.count]
-        return out
+        return m.alone(out, attention(attn, q, k, v))
 
 
 def _statistics(x, reference):

@@ -1,6 +1,6 @@
 """The command `jstyle`: words -> dataclass and plain arguments -> a command -> words.
 
-The only file that prints, with sd/console.py, which has the exit codes and the errors.
+The only file that prints, with console/program.py, which has the exit codes and the errors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from jsonargparse import Namespace
 
 from . import __version__, options
 from .config import StyleConfig
+from .console.program import Command, Program
+from .console.shared_options import model_source
+from .console.words import count, progress_bar, say
 from .methods import find_method
-from .sd.console import Command, Program, count, model_source, progress_bar, say
 
 USAGE = """\
 usage: jstyle COMMAND [options]      (jstyle COMMAND --help shows the options and examples)

@@ -13,8 +13,8 @@ from PIL import Image
 from jdreambooth.generate import make_picture
 from jdreambooth.recipe import Recipe
 from jstyle.commands.generate import Request, generate
+from jstyle.console.words import progress_bar
 from jstyle.sd import image
-from jstyle.sd.console import progress_bar
 from jstyle.sd.rng import mersenne
 from jstyle.sd.rng.torch_cpu import TorchCPU
 from jstyle.sd.samplers.options import Sampling

@@ -112,7 +112,7 @@ def _painter(
         found = Referenced(
             sd, asked.after, references, asked.how, asked.words, asked.prompts, asked.seed
         )
-        found.settle([step.here.t for step in plan.levels.steps], tell)
+        found.settle(plan.timesteps, tell)
         return found.paint, found.evaluations(each)
 
     def paint(i: int, progress: Callable) -> np.ndarray:

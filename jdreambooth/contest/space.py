@@ -25,7 +25,8 @@ TEMPLATES = (  # captions in training, texts in painting
     ("{stem}, in the style of {style}", "{prompt}, in the style of {style}"),
 )
 FRACTIONS = (8, 4, 2, 1)  # of the steps: counts that a training saves at least
-STARTS = ((AVERAGE, 0.9), (AVERAGE, 0.8), (AVERAGE, 0.7))  # init, strength
+MEAN = (AVERAGE, 0.8)  # init, strength
+STARTS = ((AVERAGE, 0.9), MEAN, (AVERAGE, 0.7))
 GUIDANCE = (0.6, 1.5)  # in parts of the configuration's
 SOME_GUIDANCE = (4.0,)  # where that has none
 SAMPLERS = ("ddim", "dpm++2m", "euler")
@@ -43,12 +44,11 @@ class Space:
     base: Mapping[str, int]
 
     def first(self) -> list[dict[str, int]]:
-        """What is tried before anything is drawn: the configuration, and each method on it."""
-        methods = self.choices["method"]
-        return [{**self.base, "method": i} for i in sorted(range(len(methods)), key=self._own)]
-
-    def _own(self, place: int) -> bool:
-        return place != self.base["method"]
+        """What is tried before anything is drawn: the configuration, with the references' mean to
+        start from, and with each other method."""
+        others = [{"start": i} for i, start in enumerate(self.choices["start"]) if start == MEAN]
+        others += [{"method": i} for i in range(1, len(self.choices["method"]))]
+        return [dict(self.base), *({**self.base, **one} for one in others)]
 
     def suggest(self, trial: Any) -> dict[str, Any]:
         """The values of an Optuna trial by name; of choices that do nothing there, the first."""

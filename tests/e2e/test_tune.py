@@ -130,6 +130,7 @@ class Killed(BaseException):
 
 def test_a_search_that_was_killed_goes_on_and_repeats_nothing(place, search, found, monkeypatch):
     made: list[str] = []
+    limit: int | None = None
     run = Stage.run
 
     def counted(stage, worker, bar=None):
@@ -140,7 +141,8 @@ def test_a_search_that_was_killed_goes_on_and_repeats_nothing(place, search, fou
         return done
 
     monkeypatch.setattr(Stage, "run", counted)
-    for limit in (3, 9):
+    for wanted in (3, 9):
+        limit = wanted
         with pytest.raises(Killed):
             search("killed")
     limit = None
@@ -149,8 +151,8 @@ def test_a_search_that_was_killed_goes_on_and_repeats_nothing(place, search, fou
     kept = json.loads((place / "killed" / tune.TUNED).read_text())
     first = json.loads((found / tune.TUNED).read_text())
     assert without_times(kept) == without_times(first)
-    wanted = (found / "contest.yaml").read_text()
-    assert (place / "killed/contest.yaml").read_text() == wanted
+    config = (found / "contest.yaml").read_text()
+    assert (place / "killed/contest.yaml").read_text() == config
     assert sum("/train-" in name for name in made) == len(
         list((found / "search/styles/01").glob("train-*"))
     )

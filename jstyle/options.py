@@ -10,17 +10,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
+from .console.parser import Parser, asked_for, make_parser
+from .console.shared_options import add_config, add_device, add_model, add_overwrite
 from .methods import DEFAULT, METHODS, find_method
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import (
-    Parser,
-    add_config,
-    add_device,
-    add_model,
-    add_overwrite,
-    asked_for,
-    make_parser,
-)
 from .sd.rng import NUMPY, RNGS
 
 

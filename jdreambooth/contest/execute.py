@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from jstyle.console.words import count, one_line
 from jstyle.sd import ending, files, parts
-from jstyle.sd.console import count, one_line
 from jstyle.sd.folders import remove_folder
 
 from .. import runs

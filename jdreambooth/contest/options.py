@@ -254,6 +254,9 @@ def merged(base: dict | None, over: dict | None) -> dict | None:
     if over.get("captions") in (AUTO, BY_PROMPT):  # which go with a prompt
         dropped.discard("instance_prompt")
     kept = {name: value for name, value in base.items() if name not in dropped}
+    if over.get("method", base.get("method", DEFAULT)) != base.get("method", DEFAULT):
+        known = keys_of("refine", over)  # what the other method does not have goes
+        kept = {name: value for name, value in kept.items() if name in known}
     if "steps" in over and kept.get("save_at"):
         kept["save_at"] = _up_to(over["steps"], kept["save_at"])
     return {**kept, **over}

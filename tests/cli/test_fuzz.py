@@ -49,6 +49,7 @@ NOT_VALUES = ("--help", "--verbose")  # a verbose error may take more lines
 END = "broken/unet/diffusion_pytorch_model.safetensors"  # where what is allowed ends
 RIGHT = {  # words with which each command comes as far as its model, in the folder of `place`
     "jstyle stylize": "--content in/hill.png --style in/lake.png --out new/one --model broken",
+    "jstyle compare": "--content in/hill.png --style in/lake.png --out new/one.png --model broken",
     "jstyle reconstruct": "--image in/hill.png --out new/one.png --model broken",
     "jstyle generate": "--prompt fox --out new/one.png --model broken",
     "jstyle grid": "--prompt fox --x steps=1,2 --out new/one.png --model broken",

@@ -16,6 +16,7 @@ from jdreambooth.contest.search_task import Budget
 from jdreambooth.contest.space import make_space, space_of
 from jdreambooth.contest.tune import TuneError
 from jdreambooth.contest.yaml_file import read_yaml
+from jstyle.methods import METHODS
 from jstyle.score.layout import Contest, Style
 
 DEFAULTS = {
@@ -83,10 +84,11 @@ def test_the_configuration_comes_first_and_changes_nothing_but_the_pick():
     assert made.refine.gamma == 0.6 and made.refine.steps == 7
     assert {**vars(made.train), "save_at": None} == {**vars(options.train), "save_at": None}
     assert made.train.save_steps == [10, 20, 40, 80]
-    first, mean, plain = space.first()
+    first, mean, plain, *others = space.first()
     assert set(first.values()) == {0}
     assert space.choices["start"][mean["start"]] == ("average", 0.8)
     assert space.choices["method"][plain["method"]] == "none"
+    assert len(others) == len(METHODS) - 1
 
 
 def test_every_choice_changes_the_options_of_the_style():

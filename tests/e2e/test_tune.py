@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -180,6 +182,20 @@ def test_more_trials_go_on_from_those_that_are_there(place, search, found):
     assert rows[0].split(": ")[1] == f"is {told_of(found)['searched']['trials'][0]['value']:.4f}"
     after = {p.name for p in (place / "more/search/styles/01").iterdir()}
     assert before <= after
+
+
+def test_a_worker_of_ray_comes_to_the_same_configuration(place, search, found):
+    if importlib.util.find_spec("ray") is None:
+        reason = "Ray is not installed (pip install '.[ray]')"
+        warnings.warn(f"tune with the engine ray was NOT tested; {reason}", stacklevel=1)
+        pytest.skip(reason)
+    shutil.copytree(found, place / "rayed")
+    for folder in (place / "rayed/search/styles/01").glob("measure-*"):
+        shutil.rmtree(folder)  # what is left to do there
+    search("rayed", engine="ray")
+    wanted = (found / "contest.yaml").read_text()
+    assert (place / "rayed/contest.yaml").read_text() == wanted
+    assert without_times(told_of(place / "rayed")) == without_times(told_of(found))
 
 
 def test_the_judge_measures_the_same_as_when_it_chooses(found):

@@ -98,6 +98,31 @@ def _pack(args: Namespace) -> int:
     return 0
 
 
+def _grade(args: Namespace) -> int:
+    from jstyle.commands.score import settings_of
+
+    from .grading.grade import grade
+    from .grading.tables import GRADED
+
+    settings = settings_of(
+        args.metrics, args.corrected, args.weights, args.words, args.cache, args.device
+    )
+    found = grade(
+        args.submissions,
+        args.root,
+        args.out,
+        settings,
+        _names(args.styles),
+        args.by,
+        partial(say, args),
+        progress_bar(args, "submission"),
+        args.overwrite,
+    )
+    good = sum(one["state"] == GRADED for one in found)
+    say(args, f"{good} of {count(len(found), 'submission')} graded; wrote {args.out}")
+    return 0
+
+
 def _status(args: Namespace) -> int:
     from .plan import as_json, plan_text
     from .status import status
@@ -125,10 +150,11 @@ PROGRAM = Program(
         "mini": Command("write a small contest to try things on", parsers.mini, _mini),
         "check": Command("is a submission complete and right", parsers.check, _check),
         "pack": Command("a submission as a zip file", parsers.pack, _pack),
+        "grade": Command("many submissions, checked, scored and ranked", parsers.grade, _grade),
         "status": Command("how far a run is", parsers.status, _status),
         "report": Command("a run as one page to look at", parsers.report, _report),
     },
     short_of_memory="a smaller size_px or batch, or gradient_checkpointing: true, needs less",
     level=logging.INFO,
-    told="every style of a contest: run, check, pack",
+    told="every style of a contest: run, check, pack, grade",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jstyle.score.total import METRICS
 from jstyle.sd.console import Parser, add_device, add_overwrite, add_single_file, make_parser
 
 from .. import drawings
@@ -107,6 +108,37 @@ def pack() -> Parser:
     parser.add_argument(
         "--inside", type=str, default="", help="a folder in the zip that holds the styles"
     )
+    add_overwrite(parser)
+    return parser
+
+
+def grade() -> Parser:
+    parser = _parser(
+        "grade",
+        "Grade many submissions: every zip and folder in a folder is checked, scored and ranked. "
+        "OUT.csv gets a row for each, OUT-lines.csv a row for each problem, and "
+        "OUT-submissions/NAME.json all values. What is wrong with one stops no other; zips are "
+        "read without unpacking what they should not hold. A grading that was stopped goes on, "
+        "and one whose submissions changed does only those.",
+        "  jdreambooth contest grade handed-in --root data/B --out grades.csv\n"
+        "  jdreambooth contest grade handed-in --root data/B --out grades.csv --metrics hist\n",
+    )
+    parser.add_argument("submissions", type=str, help="a folder of zip files and folders")
+    parser.add_argument("--root", type=str, required=True, help="the folder of the contest")
+    parser.add_argument("--out", type=str, required=True, help="a .csv file")
+    _add_styles(parser)
+    for name, told in {
+        "--metrics": "some of " + ",".join(METRICS) + " (all whose weights are there)",
+        "--by": "what ranks are taken from: total, or a metric (total where it is known)",
+        "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
+        "--words": "clip_r's words, one per line",
+        "--cache": "folder where features of pictures are kept, or none (the user's cache)",
+    }.items():
+        parser.add_argument(name, type=str | None, default=None, help=told)
+    parser.add_argument(
+        "--corrected", action="store_true", help="without the checker's quirks (hist, clip_iqa)"
+    )
+    add_device(parser)
     add_overwrite(parser)
     return parser
 

@@ -49,6 +49,7 @@ JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"instance_dir", "learning_rate", "save_at"},  # the configuration of a run
     {"root", "config_folder", "values", "fingerprint"},  # of jdreambooth contest run
 )
+TABLES = (b"rank,submission,state,", b"submission,kind,line")  # first lines, of contest grade
 MOST_READ = 1 << 28  # bytes of a file that is looked into
 
 
@@ -180,6 +181,11 @@ def _is_our_zip(path: Path) -> bool:
         )
 
 
+def _is_our_table(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.readline(1 << 12).startswith(TABLES)
+
+
 def _is_our_page(path: Path) -> bool:
     with open(path, "rb") as file:
         return GENERATOR.encode() in file.read(1 << 12)
@@ -192,4 +198,5 @@ _CHECKS = {
     ".safetensors": _is_our_safetensors,
     ".zip": _is_our_zip,
     ".html": _is_our_page,
+    ".csv": _is_our_table,
 }

@@ -133,10 +133,16 @@ def _status(args: Namespace) -> int:
 
 
 def _report(args: Namespace) -> int:
+    from .comparison import write_comparison
     from .report import write_report
 
-    bar = progress_bar(args, "style")
-    page = write_report(args.out, args.page, args.scores, args.size_px, bar, args.overwrite)
+    how = (args.size_px, progress_bar(args, "style"), args.overwrite)
+    if len(args.out) > 1:
+        page = write_comparison(args.out, args.page, args.scores, *how)
+    else:
+        if len(args.scores) > 1:
+            raise ValueError(f"scores: {len(args.scores)} files for one run")
+        page = write_report(args.out[0], args.page, (args.scores or [None])[0], *how)
     say(args, f"wrote {page}")
     return 0
 
@@ -152,7 +158,7 @@ PROGRAM = Program(
         "pack": Command("a submission as a zip file", parsers.pack, _pack),
         "grade": Command("many submissions, checked, scored and ranked", parsers.grade, _grade),
         "status": Command("how far a run is", parsers.status, _status),
-        "report": Command("a run as one page to look at", parsers.report, _report),
+        "report": Command("a run, or several, as one page to look at", parsers.report, _report),
     },
     short_of_memory="a smaller size_px or batch, or gradient_checkpointing: true, needs less",
     level=logging.INFO,

@@ -157,20 +157,28 @@ def status() -> Parser:
 def report() -> Parser:
     parser = _parser(
         "report",
-        "One page of a run that opens without a network: per style its references, the pictures "
-        "with prompts and seeds, the loss, the table of pick and the scores.",
+        "One page of a run that opens without a network: per style its references, the plan and "
+        "why, the pictures with prompts, seeds, scores, candidates and the nearest reference, the "
+        "loss, the table of pick. Of several runs: their pictures side by side, what differs in "
+        "the configurations, and what each change bought in the total.",
         "  jdreambooth contest report out\n"
-        "  jdreambooth contest report out --page b.html --scores scores.json --size-px 128\n",
+        "  jdreambooth contest report out --page b.html --scores scores.json --size-px 128\n"
+        "  jdreambooth contest report before after --scores before.json --scores after.json\n",
     )
-    parser.add_argument("out", type=str, help="the --out of a run")
+    parser.add_argument("out", type=str, nargs="+", help="the --out of a run, or of several")
     parser.add_argument(
-        "--page", type=str | None, default=None, help="where to write it (default: OUT/report.html)"
+        "--page",
+        type=str | None,
+        default=None,
+        help="where to write it (default: report.html, or comparison.html in the last OUT)",
     )
     parser.add_argument(
         "--scores",
-        type=str | None,
-        default=None,
-        help="what `jstyle score --json` wrote (default: HIST alone, computed here)",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what `jstyle score --json` wrote, for each of the runs in their order (default: HIST "
+        "alone, computed here)",
     )
     parser.add_argument("--size-px", type=int, default=224, help="longer side of the thumbnails")
     add_overwrite(parser)

@@ -207,7 +207,7 @@ def _style(runs: list[Run], name: str, size_px: int) -> str:
             f'<section id="{anchor(name)}" data-style="{escape(name)}">',
             f"<h2>Style {escape(name)}</h2>",
             f'<div class="pictures references">{references}</div>',
-            f'<div class="results">{rows}</div></section>',
+            f'<div class="results rows">{rows}</div></section>',
         ]
     )
 

@@ -173,7 +173,7 @@ def _plan(plan: Mapping[str, tuple[str, str]]) -> str:
     rows = [[section, escape(said), escape(why)] for section, (said, why) in plan.items()]
     if not rows:
         return ""
-    shown = table("plan", ["plan", "what differs from the defaults", "why"], rows)
+    shown = table("plan", ["plan", "options", "why"], rows)
     return f'<div class="wide">{shown}</div>'
 
 

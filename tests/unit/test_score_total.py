@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jstyle.score.total import METRICS, content_part, style_part, total
+from jstyle.score.total import METRICS, bought, content_part, style_part, total
 
 BY_HAND = {
     "dino": 0.5,  # 0.2 * 0.5 = 0.1
@@ -43,3 +43,16 @@ def test_a_fid_beyond_twenty_counts_nothing_more():
 def test_no_total_is_invented_when_a_part_is_missing(name):
     assert total({**BY_HAND, name: None}) is None
     assert total({key: value for key, value in BY_HAND.items() if key != name}) is None
+
+
+def test_what_each_metric_bought_sums_to_the_change_of_the_total():
+    before, after = (dict(zip(METRICS, parts, strict=True)) for parts, _ in PUBLISHED[:2])
+    shares = bought(before, after)
+    assert tuple(shares) == METRICS
+    assert sum(shares.values()) == pytest.approx(total(after) - total(before))
+    assert shares["hist"] == min(shares.values())  # it fell from 0.78 to 0.44
+    assert bought(after, before) == pytest.approx({name: -v for name, v in shares.items()})
+    alone = bought(before, {**before, "clip_r": 0.5})
+    assert [name for name, value in alone.items() if value] == ["clip_r"]
+    beyond = bought({**before, "fid": 25.0}, {**before, "fid": 300.0})
+    assert not any(beyond.values())

@@ -8,10 +8,10 @@ from html import escape
 from pathlib import Path
 from string import ascii_uppercase
 
+from jstyle.console.words import count
 from jstyle.score.layout import Style
 from jstyle.score.total import METRICS
 from jstyle.sd import targets
-from jstyle.sd.console import count
 from jstyle.sd.limits import require_whole
 from jstyle.sd.progress import progress_of
 

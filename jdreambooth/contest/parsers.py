@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from jstyle.console.parser import Parser, make_parser
+from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
 from jstyle.score.total import METRICS
-from jstyle.sd.console import Parser, add_device, add_overwrite, add_single_file, make_parser
 
 from .. import drawings
 from .engines import ENGINES

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 
+from jstyle.console.words import count
 from jstyle.score.total import METRICS, bought, total
 from jstyle.sd import targets
-from jstyle.sd.console import count
 from jstyle.sd.limits import require_whole
 from jstyle.sd.progress import progress_of
 

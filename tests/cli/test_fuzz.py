@@ -72,6 +72,7 @@ RIGHT = {  # words with which each command comes as far as its model, in the fol
     "jdreambooth contest mini": "--out new/mini --styles 1 --references 1 --prompts 1 --size-px 16",
     "jdreambooth contest check": "contest/result --root contest/root",
     "jdreambooth contest pack": "contest/result --root contest/root --out new/one.zip",
+    "jdreambooth contest grade": "contest --root contest/root --out new/g.csv --metrics hist",
     "jdreambooth contest status": "contest/out",
     "jdreambooth contest report": "contest/out --page new/page.html",
 }
@@ -81,6 +82,8 @@ INSTEAD = {  # the words around one option, where those of its command would ref
     ("jstyle score", "--protocol"): "contest/result contest/root --weights folder --cache none",
     ("jstyle score", "--metrics"): "contest/result contest/root --weights folder --cache none",
     ("jstyle score", "--words"): "contest/result contest/root --weights folder --cache none",
+    ("jdreambooth contest grade", "--words"): "contest --root contest/root --out new/g.csv "
+    "--weights folder --cache none",
     ("jstyle score", "--cache"): "contest/result contest/root --metrics dino --weights folder",
 }
 OF_CONTESTS = ("jdreambooth contest run", "jdreambooth contest tune")  # --config: contest.yaml

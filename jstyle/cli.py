@@ -87,10 +87,15 @@ def _generate(args: Namespace) -> int:
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("out", "seed", "negative", "height", "width", "device", "overwrite")
+    names += ("wildcards", "count")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
+    given["listed"] = args.prompts
     request = Request(how=Sampling(**{name: args[name] for name in FIELDS}), **given)
-    for path in generate(request, progress_bar(args, "eval"), partial(say, args)):
+    done = generate(request, progress_bar(args, "eval"), partial(say, args))
+    if done.skipped:
+        say(args, f"skipped {count(done.skipped, 'finished result')}")
+    for path in done.written:
         say(args, f"wrote {path}")
     return 0
 

@@ -26,7 +26,7 @@ from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
 from .image import require_finite
 from .noise import InjectedNoise, gaussian
-from .prompts import PLAIN, check_syntax, conditioning
+from .prompts import PLAIN, conditioning
 from .prompts.conditioning import Conditioning
 from .rng import NUMPY
 from .samplers.options import Sampling
@@ -190,28 +190,26 @@ class StableDiffusion:
         self,
         prompts: Sequence[str],
         negative: str,
-        guidance: float,
+        how: Sampling,
         plan: samplers.Plan,
-        syntax: str = PLAIN,
-        clip_skip: int = 1,
         start: int = 0,
     ) -> tuple[jt.Var | Conditioning, jt.Var | Conditioning | None]:
         """context and negative_context for `sample`: of these prompts, and of what guidance leads
-        away from, None where it is off. syntax: how prompts are read, see prompts/.
+        away from, None where it is off. how: its guidance, syntax and clip_skip count here.
 
         plan: of the walk, from step `start` on: the steps that brackets count.
         Raises PromptError for a prompt that cannot be read, ValueError for one that changes with
         the steps of a sampler that chooses their number.
         """
-        check_syntax(syntax)
-        if syntax == PLAIN:
-            context = self.encode_text(list(prompts), clip_skip)
-            return context, None if guidance == 1.0 else self.encode_text([negative], clip_skip)
+        skip = how.clip_skip or 1
+        if how.syntax in (None, PLAIN):
+            context = self.encode_text(list(prompts), skip)
+            return context, None if how.guidance == 1.0 else self.encode_text([negative], skip)
         steps = max(1, len(plan.levels.steps) - start)
-        made = conditioning.condition(self, prompts, steps, clip_skip)
+        made = conditioning.condition(self, prompts, steps, skip)
         against = None
-        if guidance != 1.0 or made.composed:
-            against = conditioning.condition(self, [negative], steps, clip_skip, negative=True)
+        if how.guidance != 1.0 or made.composed:
+            against = conditioning.condition(self, [negative], steps, skip, negative=True)
         if plan.evaluations is None and any(c is not None and c.changes for c in (made, against)):
             raise ValueError(
                 f"sampler {plan.name} chooses its steps itself, so a prompt cannot change with "
@@ -329,8 +327,8 @@ class StableDiffusion:
         sigmas: str | None = None,
         eta: float = 0.0,
         rescale: float = 0.0,
-        syntax: str = PLAIN,
-        clip_skip: int = 1,
+        syntax: str | None = None,
+        clip_skip: int | None = None,
     ) -> jt.Var:
         """Images (B, 3, H, W) in [-1, 1] for one prompt or several; image i has the seed seed + i.
 
@@ -351,9 +349,7 @@ class StableDiffusion:
         how = Sampling(num_steps, guidance, sampler, sigmas, eta, rescale, rng, syntax, clip_skip)
         z = self.noise(len(prompts), seed, height, width, rng)
         plan = self.plan(num_steps, sampler, sigmas, eta)
-        context, negative_context = self.condition(
-            prompts, negative, guidance, plan, syntax, clip_skip
-        )
+        context, negative_context = self.condition(prompts, negative, how, plan)
         noise = InjectedNoise(range(seed, seed + len(prompts)), rng)
         options = {**how.walk(), "negative_context": negative_context, "noise": noise}
         done, total = count(1), plan.evaluations

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from jstyle.sd.prompts.captions import caption_rows, encode_captions
 from jstyle.sd.prompts.conditioning import condition
+from jstyle.sd.samplers.options import Sampling
+from jstyle.sd.startup import jt
 from tests import tiny
 from tests.parity.torch_prompts import BREAK, composed_run, context_of
 from tests.tolerances import assert_close
@@ -58,6 +61,40 @@ def test_alternating_texts_share_the_mean_by_how_often_each_is_said(pair):
     assert_close("prompts.context", strand.contexts.numpy()[list(strand.rows)], want)
 
 
+def test_gradients_of_weighted_captions_reach_the_text_encoder(pair):
+    import torch
+
+    ours, theirs = pair
+    captions = ["a (star:1.4), tree", f"[cat] BREAK ({LONG}:0.8)", "sea"]
+    said = [
+        [("a ", 1.0), ("star", 1.4), (", tree", 1.0)],
+        [("cat", 1 / 1.1), BREAK, (LONG, 0.8)],
+        [("sea", 1.0)],
+    ]
+    rows = [caption_rows(text, ours.tokenizer, "webui") for text in captions]
+    assert [len(one.ids) for one in rows] == [1, 3, 1]
+    scale = np.random.default_rng(1).normal(size=(3, 3 * 77, 20)).astype(np.float32)
+    with torch.enable_grad():
+        for p in theirs.text_encoder.parameters():
+            p.requires_grad_(True)
+        each = [context_of(theirs, [text], 2)[0] for text in said]
+        wanted = [one.repeat(3 * 77 // len(one), 1) for one in each]
+        (torch.stack(wanted) * torch.from_numpy(scale)).sum().backward()
+    prefix, named = "text_model.", ours.text_encoder.state_dict()
+    for parameter in named.values():
+        parameter.start_grad()
+    got = encode_captions(ours.text_encoder, rows, 2)
+    assert_close("prompts.context", got.numpy(), torch.stack(wanted).detach().numpy())
+    gradients = {
+        prefix + name.removeprefix(prefix): p.grad.numpy()
+        for name, p in theirs.text_encoder.named_parameters()
+        if p.grad is not None and "k_proj.bias" not in name
+    }
+    found = jt.grad((got * jt.array(scale)).sum(), [named[name] for name in gradients])
+    for gradient, want in zip(found, gradients.values(), strict=True):
+        assert_close("text_encoder.gradient", gradient.numpy(), want)
+
+
 def test_a_composed_and_edited_walk_agrees(pair):
     import torch
 
@@ -85,9 +122,8 @@ def test_a_composed_and_edited_walk_agrees(pair):
     want = composed_run(
         theirs, torch.from_numpy(z.numpy()), STEPS, 4.0, parts, lambda i: against[[int(i >= 7)]]
     ).numpy()
-    context, negative_context = ours.condition(
-        [prompt], negative, 4.0, ours.plan(STEPS, "ddim"), "webui"
-    )
+    how = Sampling(guidance=4.0, syntax="webui")
+    context, negative_context = ours.condition([prompt], negative, how, ours.plan(STEPS, "ddim"))
     assert (tokens // 77, against.shape[1] // 77) == (2, 3)  # lengths that do not divide each other
     how = {"guidance": 4.0, "negative_context": negative_context}
     for _, step in ours.sample(z, context, STEPS, **how):

@@ -78,14 +78,14 @@ def check_syntax(syntax: str) -> None:
         raise ValueError(f"syntax must be {' or '.join(SYNTAXES)}, got {syntax!r}")
 
 
-def check_prompt(text: str, syntax: str, negative: bool = False) -> None:
-    """Raise PromptError for a prompt that the syntax does not admit."""
+def check_prompt(text: str, syntax: str | None, negative: bool = False) -> None:
+    """Raise PromptError for a prompt that the syntax does not admit; None is plain."""
     if syntax == WEBUI:
         parse(text, negative)
 
 
 def parse_caption(text: str) -> Part:
-    """What a training picture shows: one text for all steps, with weights.
+    """What a picture shows, in training and in questions: one text for all steps, with weights.
 
     Raises PromptError for anything that changes with the steps, and for AND.
     """
@@ -98,8 +98,8 @@ def parse_caption(text: str) -> Part:
         used.append("a weight for all of it")
     if used:
         raise PromptError(
-            f"the caption {text!r} has {used[0]}, which is about sampling; a training picture has "
-            "one caption, in which (weights) are possible"
+            f"the caption {text!r} has {used[0]}, which is about sampling; what a picture shows is "
+            "one text, in which (weights) are possible"
         )
     return parts[0]
 

@@ -241,15 +241,14 @@ class TrainConfig:
             )
 
     def _check_prompts(self) -> None:
-        own = [self.instance_prompt] if self.instance_prompt is not None else []
+        own = [] if self.instance_prompt is None else [self.instance_prompt]
         captions = {"instance_prompt": own, "class_prompt": self.class_prompt or ()}
-        readers = [(name, texts, parse_caption) for name, texts in captions.items()]
-        for name, texts, read in [*readers, ("sample_prompts", self.sample_prompts or (), parse)]:
-            for text in texts:
-                try:
-                    read(text)
-                except PromptError as error:
-                    raise PromptError(f"{name}: {error}") from None
+        given = [(name, text) for name, texts in captions.items() for text in texts]
+        for name, text in [*given, *(("sample_prompts", p) for p in self.sample_prompts or ())]:
+            try:
+                parse_caption(text) if name in captions else parse(text)
+            except PromptError as error:
+                raise PromptError(f"{name}: {error}") from None
 
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""

@@ -93,7 +93,7 @@ class Denoiser:
         told = [text.at(position).spread(batch) for text in self.texts]
         inputs = [*(b.z for b in beside), *(_latents(z, one) for one in told)]
         facts = Facts(t, position, self._rows(beside, told, batch))
-        context = self._context(beside, told, (batch, *(text.key(position) for text in self.texts)))
+        context = self._context(beside, told, batch, [text.key(position) for text in self.texts])
         with stated(self.unet, facts), ExitStack() as stack:
             for condition in self.conditions:
                 stack.enter_context(condition.hooks(self.unet))
@@ -117,14 +117,14 @@ class Denoiser:
         return tuple(rows)
 
     def _context(
-        self, beside: Sequence[Beside], told: Sequence[Told], key: tuple[Hashable, ...]
+        self, beside: Sequence[Beside], told: Sequence[Told], batch: int, keys: Sequence[Hashable]
     ) -> jt.Var:
-        """key: the batch, and which texts these are."""
-        key = (*key, bool(beside))
+        """keys: which texts these are."""
+        key = (batch, bool(beside), *keys)
         if key not in self._kept:
             parts = [_repeated(b.context, b.z.shape[0]) for b in beside]
             for one in told:
-                parts.append(one.context if one.pictures else _repeated(one.context, key[0]))
+                parts.append(one.context if one.pictures else _repeated(one.context, batch))
             self._kept[key] = _joined(aligned(parts))
         return self._kept[key]
 

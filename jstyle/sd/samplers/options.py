@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from ..limits import SAMPLING_STEPS, TEXT_LAYERS, require_whole
 from ..prompts.parse import PLAIN, check_syntax
 from ..rng import NUMPY, check_rng
 from . import SAMPLERS, check_sampler
 
-if TYPE_CHECKING:
-    from typing import Self
+Same = TypeVar("Same", bound="Sampling")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class Sampling:
         where it is as usual."""
         return without_usual({name: getattr(self, name) for name in FIELDS})
 
-    def read_as(self, run: Any) -> Self:
+    def read_as(self: Same, run: Any) -> Same:
         """The same with the run's syntax and clip_skip where none is given."""
         given = {name: getattr(run, name) for name in READING if getattr(self, name) is None}
         return replace(self, **given)

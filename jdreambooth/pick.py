@@ -210,13 +210,10 @@ def explain(
     same ones for all, which `seed` draws: a diffusion model as a classifier (arXiv:2303.16203,
     section 3). reading: how the texts are read.
     """
-    from jstyle.sd.prompts.captions import caption_rows, encode_captions
+    from jstyle.sd.prompts.captions import caption_contexts
     from jstyle.sd.startup import jt
 
-    reading = reading or Sampling()
-    captions = [caption_rows(text, sd.tokenizer, reading.syntax) for text in texts]
-    with jt.no_grad():
-        context = encode_captions(sd.text_encoder, captions, reading.clip_skip or 1)
+    context = caption_contexts(sd, texts, reading or Sampling())
     schedule = sd.schedule
     last = schedule.config.num_train_timesteps - 1
     errors = np.zeros((len(latents), len(texts)))

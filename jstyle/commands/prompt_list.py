@@ -2,17 +2,18 @@
 
     list.txt      a prompt a line
     list.jsonl    a prompt a line, as text or {"prompt": ..., "negative": ..., "seed": ...,
-                  "size": 512 or "512x768" (width x height), "name": ...}
+                  "size": 512 or "512x768" (width x height), "name": ...,
+                  "references": a picture or several, which need a method}
     list.json     a list of these, or an object with them as values
 
-What a line does not say is as the command says it.
+What a line does not say is as the command says it. References are relative to the list's folder.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Line:
     seed: int | None = None
     size: tuple[int, int] | None = None
     name: str | None = None
+    references: tuple[str, ...] | None = None
 
 
 def read_list(path: str | Path) -> list[Line]:
@@ -49,11 +51,14 @@ def read_list(path: str | Path) -> list[Line]:
         values = list(found.values()) if isinstance(found, dict) else found
         if not isinstance(values, list):
             raise InputError(f"{path}: must hold a list or an object, got {kind_of(found)}")
-        lines = [_line(one, f"{path}, entry {i}") for i, one in enumerate(values, 1)]
+        lines = [_line(one, path, f", entry {i}") for i, one in enumerate(values, 1)]
     else:
         texts = [(i, text.strip()) for i, text in enumerate(read_lines(path), 1) if text.strip()]
-        read = (lambda text, where: text) if suffix == ".txt" else parse_json
-        lines = [_line(read(text, where), where) for where, text in _placed(path, texts)]
+        plain = suffix == ".txt"
+        lines = [
+            _line(text if plain else parse_json(text, f"{path}, line {i}"), path, f", line {i}")
+            for i, text in texts
+        ]
     if not lines:
         raise InputError(f"{path}: holds no prompts")
     if len(lines) > PICTURES:
@@ -61,11 +66,8 @@ def read_list(path: str | Path) -> list[Line]:
     return lines
 
 
-def _placed(path: Path, texts: list[tuple[int, str]]) -> list[tuple[str, str]]:
-    return [(f"{path}, line {i}", text) for i, text in texts]
-
-
-def _line(found: Any, where: str) -> Line:
+def _line(found: Any, path: Path, place: str) -> Line:
+    where = f"{path}{place}"
     if isinstance(found, str):
         found = {"prompt": found}
     if not isinstance(found, dict):
@@ -78,9 +80,12 @@ def _line(found: Any, where: str) -> Line:
     if "prompt" not in found:
         raise InputError(f"{where}: has no prompt")
     try:
-        return Line(**{key: READERS[key](value) for key, value in found.items()})
+        line = Line(**{key: READERS[key](value) for key, value in found.items()})
     except ValueError as error:
         raise InputError(f"{where}: {error}") from None
+    if line.references is None:
+        return line
+    return replace(line, references=tuple(str(path.parent / name) for name in line.references))
 
 
 def _text(name: str) -> Callable[[Any], str]:
@@ -113,10 +118,18 @@ def _name(value: Any) -> str:
     return value
 
 
+def _references(value: Any) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else [value]
+    if not names or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ValueError(f"references must be a path or a list of paths, got {shown(value)}")
+    return tuple(names)
+
+
 READERS: dict[str, Callable[[Any], Any]] = {
     "prompt": _text("prompt"),
     "negative": _text("negative"),
     "seed": _seed,
     "size": _size,
     "name": _name,
+    "references": _references,
 }

@@ -6,6 +6,7 @@ pictures that are evaluated beside those that are made, and what each row of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
@@ -24,6 +25,7 @@ class Beside(NamedTuple):
     kind: str  # CONTENT or STYLE, see facts.py
     z: jt.Var  # (n, C, h, w), at the timestep of the evaluation
     context: jt.Var  # (1 or n, tokens, dim)
+    conditional: bool = True  # False: beside the rows that guidance leads away from
 
 
 class Condition:
@@ -51,7 +53,7 @@ class Denoiser:
     directions add up with their weights (arXiv:2206.01714).
     guidance: any finite number. rescale: in [0, 1], how far the deviation of the guided output is
     brought back to that of the conditional one, per picture.
-    beside: t -> what is evaluated beside the pictures, put before them in the batch.
+    beside: (t, abar) -> what is evaluated beside the pictures, put before them in the batch.
     conditions: what pictures are conditioned on besides their text, the first one innermost.
     """
 
@@ -62,7 +64,7 @@ class Denoiser:
         guidance: float = 1.0,
         negative_context: jt.Var | Conditioning | None = None,
         rescale: float = 0.0,
-        beside: Callable[[float], Sequence[Beside]] | None = None,
+        beside: Callable[[float, float], Sequence[Beside]] | None = None,
         conditions: Sequence[Condition] = (),
     ):
         check_guidance(guidance, rescale)
@@ -74,7 +76,7 @@ class Denoiser:
         self.guidance, self.rescale = guidance, rescale
         self.texts = [as_conditioning(negative_context)] if self.guided else []
         self.texts.append(self.text)
-        self.beside = beside or (lambda t: ())
+        self.beside = beside or (lambda t, abar: ())
         self.conditions = tuple(conditions)
         self._kept: dict[Hashable, jt.Var] = {}
 
@@ -85,11 +87,11 @@ class Denoiser:
 
         Nothing is waited for. Gradients are switched off by the caller, around the whole step.
         """
-        return x0_and_eps(self.out(z, t, position), z, abar, self.kind)
+        return x0_and_eps(self.out(z, t, position, abar), z, abar, self.kind)
 
-    def out(self, z: jt.Var, t: float, position: int = 0) -> jt.Var:
-        """The network's own answer for (z, t), guided."""
-        beside, batch = tuple(self.beside(t)), z.shape[0]
+    def out(self, z: jt.Var, t: float, position: int = 0, abar: float = math.nan) -> jt.Var:
+        """The network's own answer for (z, t), guided. abar: for what is beside."""
+        beside, batch = tuple(self.beside(t, abar)), z.shape[0]
         told = [text.at(position).spread(batch) for text in self.texts]
         inputs = [*(b.z for b in beside), *(_latents(z, one) for one in told)]
         facts = Facts(t, position, self._rows(beside, told, batch))
@@ -111,7 +113,7 @@ class Denoiser:
         return self.rescale * scaled + (1.0 - self.rescale) * out
 
     def _rows(self, beside: Sequence[Beside], told: Sequence[Told], batch: int) -> tuple[Row, ...]:
-        rows = [Row(i, True, b.kind) for b in beside for i in range(b.z.shape[0])]
+        rows = [Row(i, b.conditional, b.kind) for b in beside for i in range(b.z.shape[0])]
         for conditional, one in zip((False, True)[-len(told) :], told, strict=True):
             rows += [Row(i, conditional, RESULT) for i in one.pictures or range(batch)]
         return tuple(rows)
@@ -120,7 +122,8 @@ class Denoiser:
         self, beside: Sequence[Beside], told: Sequence[Told], batch: int, keys: Sequence[Hashable]
     ) -> jt.Var:
         """keys: which texts these are."""
-        key = (batch, bool(beside), *keys)
+        there = tuple((b.kind, b.conditional, b.z.shape[0]) for b in beside)
+        key = (batch, there, *keys)
         if key not in self._kept:
             parts = [_repeated(b.context, b.z.shape[0]) for b in beside]
             for one in told:

@@ -132,3 +132,20 @@ def test_a_grid_reads_prompts_as_its_run_does(here, model):
     assert far(pixels_of("out/a (cup_1.5).png"), first) <= 2  # a LoRA merged, and one beside
     assert jdreambooth([*made[:-4], "--out", "plain", "--steps", "2", "--syntax", "plain"]) == 0
     assert far(pixels_of("plain/a (cup_1.5).png"), first) > 2
+
+
+def test_a_method_hears_weights_and_each_line_has_its_references(here, model):
+    make_pictures(here / "in", ("x", "y"))
+    lines = ['{"prompt": "a (star:1.5)", "references": "in/x.png", "seed": 3, "name": "x"}']
+    lines += ['{"prompt": "a (star:1.5)", "references": "in/y.png", "seed": 3, "name": "y"}']
+    (here / "list.jsonl").write_text("\n".join(lines))
+    words = ["generate", "--model", str(model), "--method", "reference-only", *SMALL]
+    assert jstyle([*words, "--prompts", "list.jsonl", "--out", "out", "--syntax", "webui"]) == 0
+    assert far(pixels_of("out/x.png"), pixels_of("out/y.png")) > 2
+    alone = [*words, "--prompt", "a (star:1.5)", "--reference", "in/y.png", "--seed", "3"]
+    assert jstyle([*alone, "--out", "same.png", "--syntax", "webui"]) == 0
+    np.testing.assert_array_equal(pixels_of("same.png"), pixels_of("out/y.png"))
+    assert jstyle([*alone, "--out", "plain.png"]) == 0
+    assert far(pixels_of("plain.png"), pixels_of("out/y.png")) > 2
+    record = json.loads((here / "out" / "y.json").read_text())["config"]
+    assert [one["file"] for one in record["reference"]] == ["in/y.png"]

@@ -231,7 +231,7 @@ ARROWS = {
     "jstyle/sd/prompts": {"jstyle/sd"},
     "jstyle/sd/samplers": {"jstyle/sd", "jstyle/sd/rng", "jstyle/sd/prompts"},
     "jstyle/sd": {f"jstyle/sd/{name}" for name in ("kernels", "rng", "samplers", "prompts")},
-    "jstyle/methods": {"jstyle", "jstyle/sd"},
+    "jstyle/methods": {"jstyle", "jstyle/sd", "jstyle/sd/samplers"},
     "jstyle/score/networks": {"jstyle/score", "jstyle/sd", "jstyle/sd/kernels"},
     "jstyle/score/metrics": {
         "jstyle/score",

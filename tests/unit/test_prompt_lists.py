@@ -6,8 +6,10 @@ import json
 
 import pytest
 
-from jstyle.commands.generate import Request, make_jobs
+from jstyle.commands.generate import Request
+from jstyle.commands.jobs import make_groups, make_jobs
 from jstyle.commands.prompt_list import Line, read_list
+from jstyle.commands.referenced import After
 from jstyle.commands.wildcards import DEEPEST, Wildcards
 from jstyle.sd.files import InputError
 from jstyle.sd.prompts import PromptError
@@ -50,6 +52,7 @@ def test_lists_of_prompts_in_their_formats(tmp_path):
         ("a.jsonl", '{"prompt": "a", "seed": -1}', "line 1: seed must be an integer from 0"),
         ("a.jsonl", '{"prompt": "a", "size": "9x"}', 'size must be pixels or "WIDTHxHEIGHT"'),
         ("a.jsonl", '{"prompt": "a", "size": 0}', "from 1 to 8192, got 0"),
+        ("a.jsonl", '{"prompt": "a", "references": []}', "references must be a path or a list"),
         ("a.jsonl", '{"prompt": "a", "name": "../b"}', "name must be a file's name without folder"),
     ],
 )
@@ -142,3 +145,27 @@ def test_jobs_that_cannot_be_are_refused_before_anything_starts(tmp_path):
     with pytest.raises(PromptError, match="negative prompt 'a AND b'"):
         make_jobs(Request(["a"], "out", webui, negative="a AND b"))
     assert len(make_jobs(Request(["a (b"], "out"))) == 1
+
+
+def test_pictures_of_the_same_references_go_together(tmp_path):
+    from jstyle.methods import find_method
+    from tests.cli.conftest import make_pictures
+
+    make_pictures(tmp_path / "in", ("x", "y"))
+    lines = ['"a"', '{"prompt": "b", "references": "in/x.png"}', '{"prompt": "c", "size": 64}']
+    lines += ['{"prompt": "d", "references": ["in/x.png", "in/y.png"]}', '{"prompt": "e"}']
+    listed = str(write(tmp_path / "a.jsonl", "\n".join(lines)))
+    name = "reference-only"
+    after = After(name, find_method(name).Config(), (str(tmp_path / "in/y.png"),))
+    groups = make_groups(Request([], "out", after=after, listed=listed))
+    found = [
+        ("".join(job.words["prompt"] for job in group.jobs), [p.path.name for p in group.pictures])
+        for group in groups
+    ]
+    wanted = [("ae", ["y.png"]), ("b", ["x.png"]), ("c", ["y.png"]), ("d", ["x.png", "y.png"])]
+    assert found == wanted
+    with pytest.raises(ValueError, match="references need --method"):
+        make_groups(Request([], "out", listed=listed))
+    with pytest.raises(PromptError, match=r"has \[a\|b\], which is about sampling"):
+        make_groups(Request(["[a|b]"], "out", Sampling(syntax="webui"), after=after))
+    assert len(make_groups(Request(["(a:1.2)"], "out", Sampling(syntax="webui"), after=after))) == 1

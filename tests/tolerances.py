@@ -58,6 +58,8 @@ TOLERANCES = {
     "pipeline latents after 4 steps": Measured(3.7e-6, "2026-11-20"),
     "pipeline image after 4 steps": Measured(4.7e-6, "2026-11-20"),
     "pipeline image with its own sampler": Measured(2.3e-6, "2026-11-28"),
+    "prompts.context": Measured(3.9e-7, "2026-11-28"),
+    "prompts.composed": Measured(2.4e-6, "2026-11-28"),
     "saved unet": Measured(1.1e-6, "2026-11-20"),
     "text_encoder.sd1": Measured(6.4e-7, "2026-11-20"),
     "text_encoder.sd2": Measured(5.7e-7, "2026-11-20"),

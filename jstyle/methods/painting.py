@@ -16,6 +16,7 @@ from ..features import FeatureBank, in_window
 from ..inversion import Inversion
 from ..sd.facts import CONTENT, STYLE
 from ..sd.noise import InjectedNoise
+from ..sd.prompts.captions import caption_contexts
 from ..sd.samplers.options import Sampling
 from ..sd.sampling import last
 from ..sd.startup import jt
@@ -86,11 +87,14 @@ def batch_of(prepared: Any) -> int:
 
 def contexts(sd: StableDiffusion, start: Noise, negative: str) -> tuple[jt.Var, jt.Var | None]:
     """(B or 1, tokens, dim) of the prompts, one row where they are all the same; and (1, tokens,
-    dim) of what guidance leads away from, or None without guidance."""
-    different = list(dict.fromkeys(start.prompts))
+    dim) of what guidance leads away from, or None without guidance.
+
+    Raises PromptError for a prompt that changes with the steps, or has several parts.
+    """
+    different, how = list(dict.fromkeys(start.prompts)), start.how
     words = different if len(different) == 1 else list(start.prompts)
-    without = None if start.how.guidance == 1.0 else sd.encode_text([negative])
-    return sd.encode_text(words), without
+    without = None if how.guidance == 1.0 else caption_contexts(sd, [negative], how)
+    return caption_contexts(sd, words, how), without
 
 
 def paint(

@@ -16,6 +16,10 @@ from .base import Method
 
 METHODS = {  # name -> the module that holds METHOD, its class
     "styleid": "jstyle.methods.styleid",
+    "masactrl": "jstyle.methods.masactrl",
+    "cross-image": "jstyle.methods.cross_image",
+    "appearance-encoder": "jstyle.methods.appearance_encoder",
+    "plug-and-play": "jstyle.methods.plug_and_play",
 }
 DEFAULT = "styleid"
 

@@ -81,16 +81,24 @@ def paint(
     progress: Progress | None = None,
     beside: Callable | None = None,
     conditions: Sequence[Condition] = (),
+    skipped: int = 0,
 ) -> jt.Var:
     """Latents (B, 4, h, w) at the end of the walk from `start`. words: of `contexts`; beside,
-    conditions: see Denoiser."""
+    conditions: see Denoiser. skipped: the steps before the one at whose level `start` is."""
     how, options = start.how, start.how.walk()
     options |= {"negative_context": words[1], "noise": InjectedNoise(start.seeds, how.rng)}
     total = sd.plan(how.steps, how.sampler, how.sigmas, how.eta).evaluations
+    total = total - skipped if total and skipped else total
     done = count(1)
     if progress is not None:
         options["evaluated"] = lambda: progress(next(done), total)
     walk = sd.sample(
-        start.latent, words[0], how.steps, beside=beside, conditions=conditions, **options
+        start.latent,
+        words[0],
+        how.steps,
+        start=skipped,
+        beside=beside,
+        conditions=conditions,
+        **options,
     )
     return last(walk, start.latent)

@@ -94,10 +94,18 @@ class Injected(Options):
         require_share("weight", self.weight)
 
 
-def require_guidance(value: Any) -> None:
+def require_guidance(value: Any, name: str = "guidance") -> None:
     """Raise ValueError unless value is a finite number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"guidance must be a finite number, got {value!r}")
+        raise ValueError(f"{name} must be a finite number, got {value!r}")
+
+
+def window_of(name: str, value: Any) -> tuple[int, int] | None:
+    """(LO, HI) of the option called `name`, or None. Raises ValueError."""
+    try:
+        return parse_window(value)
+    except ValueError as error:
+        raise ValueError(f"{name}{str(error).removeprefix('window')}") from None
 
 
 def require_text(name: str, value: Any) -> None:

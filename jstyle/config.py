@@ -19,6 +19,13 @@ FEATURE_DTYPES = ("float32", "float16")
 # with latents of 32 x 32, 0.88 with 64 x 64 (shipped model, one thread); two 0.79 and 0.92.
 RESULTS_TOGETHER = 4
 FEATURES = ("auto", "memory", "disk", "recompute")
+EACH, ALL, ROTATE, NEAREST = "each", "all", "rotate", "nearest"
+CHOICES = {  # of the styles of a content
+    EACH: "every style in a result of its own",
+    ALL: "all styles in one result",
+    ROTATE: "one style, in turn",
+    NEAREST: "the style that the model itself finds the most alike",
+}
 # Of options that came later: left out of records and of what tells finished results where they
 # have their default, so that results from before are still finished.
 QUIET = {"quiet": True}

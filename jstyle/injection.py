@@ -87,7 +87,8 @@ def gamma_at(gamma: float | str, timesteps: Sequence[int] | np.ndarray) -> Calla
 
 
 def resolve_sites(sites: str, valid: Sequence[str]) -> tuple[str, ...]:
-    """Names of self-attentions for "decoder:A-B", "decoder:A" or full names, comma-separated.
+    """Names of self-attentions for "all", "decoder:A-B", "decoder:A" or full names,
+    comma-separated.
 
     valid: the model's names in execution order; the result keeps that order, without repeats.
     Decoder indices follow StyleID: the attentions of up_blocks.0, .1, ... are counted through,
@@ -104,6 +105,8 @@ def resolve_sites(sites: str, valid: Sequence[str]) -> tuple[str, ...]:
             wanted = range(lo, int(match[2] or lo) + 1)
             names = [name for name, index in numbered.items() if index in wanted]
             known = len(wanted) > 0 and set(wanted) <= set(numbered.values())
+        elif item == "all":
+            names, known = list(valid), True
         else:
             names, known = [item], item in valid
         if not known:

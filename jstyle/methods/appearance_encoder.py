@@ -71,12 +71,15 @@ class AppearanceEncoder(Injecting):
     }
     default_preset = "decoder"
     reference = STYLE
-    samplers = None
 
     @classmethod
     def evaluations(cls, cfg: AppearanceEncoderConfig) -> dict[str, int]:
         encoded = int(cfg.encoder_at == CLEAN and cfg.weight > 0)
         return {CONTENT: cfg.steps, STYLE: encoded, "result": cfg.steps}
+
+    @classmethod
+    def samplers(cls, referenced: bool) -> None:
+        return None
 
     def prepare(
         self,
@@ -93,13 +96,14 @@ class AppearanceEncoder(Injecting):
         return self._encoded(picture, cfg, progress)
 
     def _encoded(self, picture: np.ndarray, cfg: AppearanceEncoderConfig, progress) -> Inversion:
-        from ..features import FeatureBank, Recorder
-        from ..inversion import Inversion
+        from ..features import Recorder
         from ..sd.facts import Facts, Row, stated
         from ..sd.hooks import around_attention
         from ..sd.startup import jt
+        from .painting import encode
 
-        z, bank, unet = self.sd.encode_image(jt.array(picture)), FeatureBank(), self.sd.unet
+        found, unet = encode(self.sd, picture, cfg.steps), self.sd.unet
+        z, bank = found.latent, found.features
         rows = tuple(Row(i, True, STYLE) for i in range(z.shape[0]))
         if self.evaluations(cfg)[STYLE]:
             context = self._context(z.shape[0])
@@ -109,7 +113,7 @@ class AppearanceEncoder(Injecting):
             jt.sync_all()
             if progress is not None:
                 progress(1, 1)
-        return Inversion(z, bank, cfg.steps)
+        return found
 
     def join(self, prepared: Any) -> Inversion:
         from ..inversion import join

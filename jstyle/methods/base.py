@@ -51,7 +51,6 @@ class Method:
     reference: ClassVar[str | None] = None  # the role of `generate --reference`; None: not there
     needs_reference: ClassVar[bool] = True  # False: without one the first picture serves the others
     pools: ClassVar[bool] = False  # a result may be after several style pictures at once
-    samplers: ClassVar[tuple[str, ...] | None] = ("ddim",)  # of pictures from noise; None: any
     free: ClassVar[frozenset[str]] = frozenset()  # options that move no pixel beyond rounding
 
     def __init__(self, sd: StableDiffusion, scratch: str | PathLike | None = None):
@@ -74,6 +73,11 @@ class Method:
         """Evaluations of the network that one picture of each role takes, and one "result" from a
         content. One from noise takes as many as its sampler says."""
         raise NotImplementedError
+
+    @classmethod
+    def samplers(cls, referenced: bool) -> tuple[str, ...] | None:
+        """Of pictures from noise, with a reference or led by the first one; None: any."""
+        return ("ddim",)
 
     def load(self, path: str | PathLike, cfg: Any) -> np.ndarray:
         """Read an image file, (1, 3, S, S) in [-1, 1] with S = cfg.size_px or the model's own."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..sd.facts import CONTENT, STYLE
 from .base import Noise, Progress
 from .recorded import Hooks, Kept, Recorded, Track
-from .vocabulary import Injected, require_flag, require_guidance, require_share, window_of
+from .vocabulary import Injected, require_flag, require_number, require_share, window_of
 
 if TYPE_CHECKING:
     from ..inversion import Inversion
@@ -67,7 +67,7 @@ class CrossImageConfig(Injected, Kept):
         super().__post_init__()
         require_share("gamma", self.gamma)
         require_share("contrast", self.contrast, MOST_CONTRAST)
-        require_guidance(self.appearance_guidance, "appearance_guidance")
+        require_number("appearance_guidance", self.appearance_guidance)
         require_flag("init_adain", self.init_adain)
         require_share("skip", self.skip, 0.9)
         window = window_of("adain_window", self.adain_window)

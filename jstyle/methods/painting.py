@@ -21,6 +21,8 @@ from ..sd.sampling import last
 from ..sd.startup import jt
 from .base import NOISE, Noise, Progress
 
+CLEAN = -1.0  # the level of a picture without noise, as a timestep
+
 if TYPE_CHECKING:
     from ..sd.denoiser import Condition
     from ..sd.pipeline import StableDiffusion
@@ -33,16 +35,22 @@ def invert(
     steps: int,
     progress: Progress | None = None,
 ) -> Inversion:
-    """Walk pictures (B, 3, H, W) in [-1, 1] to noise; `trail` has what the network saw at each
-    timestep, without guidance."""
+    """Walk pictures (B, 3, H, W) in [-1, 1] to noise, without guidance. `trail` has the latents at
+    the level of each timestep, CLEAN first: what a sampling that gives the picture back sees."""
     z = sd.encode_image(jt.array(np.asarray(picture, np.float32)))
-    context = sd.encode_text([prompt]).expand(z.shape[0], -1, -1)
-    trail: dict[float, jt.Var] = {}
-    for done, (t, after) in enumerate(sd.invert(z, context, steps), 1):
-        trail[t], z = z, after
+    context = sd.encode_text([prompt]).repeat(z.shape[0], 1, 1)
+    trail: dict[float, jt.Var] = {CLEAN: z}
+    for done, (t, z) in enumerate(sd.invert(z, context, steps), 1):  # noqa: B020
+        trail[t] = z
         if progress is not None:
             progress(done, steps)
     return Inversion(z, FeatureBank(), steps, trail)
+
+
+def encode(sd: StableDiffusion, picture: np.ndarray, steps: int) -> Inversion:
+    """Pictures that are not walked anywhere: their latents, in `trail` at CLEAN too."""
+    z = sd.encode_image(jt.array(np.asarray(picture, np.float32)))
+    return Inversion(z, FeatureBank(), steps, {CLEAN: z})
 
 
 def start_of(prepared: Mapping[str, Any], cfg: Any) -> Noise:

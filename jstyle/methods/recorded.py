@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import FEATURE_DTYPES, FEATURES
@@ -94,8 +95,9 @@ class Recorded(Injecting):
     """A method whose sources are inverted; what they leave is an Inversion each.
 
     The features of timestep t are those of the evaluation at t on the way to noise, as StyleID has
-    them: they cost no evaluations, and N contents and M styles share N + M inversions. The trail of
-    latents is kept too, which takes next to nothing: with it the features can be computed again.
+    them: they cost no evaluations, and N contents and M styles share N + M inversions. `trail` has
+    the latents that the network saw there, which take next to nothing: from them the features can
+    be computed again.
     """
 
     free = frozenset({"features"})
@@ -178,7 +180,9 @@ class Recorded(Injecting):
                 stack.enter_context(hook)
             found = invert(self.sd, picture, cfg.invert_prompt, cfg.steps, progress)
         bank.settle()
-        return replace(found, features=bank)
+        levels = list(found.trail)
+        seen = {t: found.trail[before] for before, t in pairwise(levels)}
+        return replace(found, features=bank, trail=seen)
 
     def join(self, prepared: Any) -> Inversion:
         from ..inversion import join

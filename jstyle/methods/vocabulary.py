@@ -52,7 +52,7 @@ class Prompted(Options):
         super().__post_init__()
         for name in ("prompt", "negative"):
             require_text(name, getattr(self, name))
-        require_guidance(self.guidance)
+        require_number("guidance", self.guidance)
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Injected(Options):
         require_share("weight", self.weight)
 
 
-def require_guidance(value: Any, name: str = "guidance") -> None:
+def require_number(name: str, value: Any) -> None:
     """Raise ValueError unless value is a finite number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
         raise ValueError(f"{name} must be a finite number, got {value!r}")

@@ -1,8 +1,7 @@
 """Methods that take attention from a source picture, in PyTorch on diffusers' models.
 
-Written for the tests from the papers' formulas; shares nothing with the package. The noise
-schedule, both directions of DDIM, guidance and the attention are written out here; what is not a
-network runs in float64. Rows that guidance leads away from are evaluated by themselves.
+Written for the tests from the papers' formulas; shares nothing with the package. Rows that guidance
+leads away from are evaluated by themselves, and attention is written out.
 """
 
 from __future__ import annotations
@@ -12,72 +11,35 @@ import math
 import torch
 from torch.nn.functional import interpolate
 
+from tests.parity.torch_walk import TorchWalk
 
-class TorchWalk:
-    """DDIM on a diffusers pipeline whose attentions ask `self_attention` and `cross_attention`.
 
-    scheduler: the JSON of a diffusers scheduler with leading timesteps. now: what runs, one of
-    "content", "style" and "result"; t: its timestep; conditional: whether the row is the one that
-    guidance leads to.
+class TorchSourced(TorchWalk):
+    """A walk whose attentions ask `self_attention` and `cross_attention`.
+
+    now: what runs, one of "content", "style" and "result"; t: its timestep; conditional: whether
+    the row is the one that guidance leads to.
     """
 
     now, t, conditional = "", None, True
 
     def __init__(self, pipe, scheduler, steps, **options):
-        self.pipe, self.scheduler, self.steps = pipe, scheduler, steps
+        super().__init__(pipe, scheduler, steps)
         self.kept = {}
         for name, value in options.items():
             setattr(self, name, value)
-        train = scheduler["num_train_timesteps"]
-        root = torch.linspace(
-            scheduler["beta_start"] ** 0.5,
-            scheduler["beta_end"] ** 0.5,
-            train,
-            dtype=torch.float64,
-        )
-        self.abar = (1 - root.square()).cumprod(0).tolist()
-        self.stride = train // steps
-        self.ascending = [i * self.stride + scheduler["steps_offset"] for i in range(steps)]
         for name, module in pipe.unet.named_modules():
             if name.endswith(("attn1", "attn2")):
                 module.set_processor(_Processor(self, name))
 
-    def level(self, t):
-        """abar at t; below the first timestep the one of clean latents."""
-        if t >= 0:
-            return self.abar[t]
-        return 1.0 if self.scheduler["set_alpha_to_one"] else self.abar[0]
-
-    def text(self, prompt):
-        ids = self.pipe.tokenizer(prompt, padding="max_length", max_length=77)["input_ids"]
-        return self.pipe.text_encoder(torch.tensor([ids])).last_hidden_state
-
-    def encode(self, image):
-        z = self.pipe.vae.encode(torch.as_tensor(image)).latent_dist.mean.double()
-        return z * self.pipe.vae.config.scaling_factor
-
-    def decode(self, z):
-        image = self.pipe.vae.decode(z.float() / self.pipe.vae.config.scaling_factor).sample
-        return image.clamp(-1, 1).numpy()
-
     def network(self, z, t, context):
         self.t, self.height, self.width = t, *z.shape[2:]
-        return self.pipe.unet(z.float(), t, encoder_hidden_states=context).sample.double()
+        return super().network(z, t, context)
 
-    def move(self, out, z, here, there):
-        a, s = math.sqrt(here), math.sqrt(1 - here)
-        if self.scheduler["prediction_type"] == "v_prediction":
-            clean, noise = a * z - s * out, a * out + s * z
-        else:
-            clean, noise = (z - s * out) / a, out
-        return math.sqrt(there) * clean + math.sqrt(1 - there) * noise
-
-    def invert(self, role, image, prompt=""):
-        """{t: latent at level t}, from the picture; what `keep` keeps is kept on the way."""
-        self.now, z, context, levels = role, self.encode(image), self.text(prompt), {}
-        for t in self.ascending:
-            out = self.network(z, t, context)
-            z = levels[t] = self.move(out, z, self.level(t - self.stride), self.level(t))
+    def inverted(self, role, image, prompt=""):
+        """{t: latent at level t}; what is to be kept is kept on the way."""
+        self.now = role
+        levels = self.invert(image, prompt)
         self.now = ""
         return levels
 
@@ -85,18 +47,22 @@ class TorchWalk:
         """The latent of the result before its evaluation at t; t = -1: after the last one."""
         return z
 
-    def sample(self, z, prompt="", negative="", guidance=1.0):
+    def painted(self, z, prompt="", negative="", guidance=1.0):
         """The picture of noise z."""
+
+        def predict(z, t):
+            self.conditional = True
+            out = self.network(z, t, self.text(prompt))
+            if guidance == 1.0:
+                return out
+            self.conditional = False
+            away = self.network(z, t, self.text(negative))
+            return away + guidance * (out - away)
+
         self.now = "result"
         for t in reversed(self.ascending):
             z = self.before(z, t)
-            self.conditional = True
-            out = self.network(z, t, self.text(prompt))
-            if guidance != 1.0:
-                self.conditional = False
-                away = self.network(z, t, self.text(negative))
-                out = away + guidance * (out - away)
-            z = self.move(out, z, self.level(t), self.level(t - self.stride))
+            z = self.move(z, predict(z, t), self.level(t), self.level(t - self.stride))
         z = self.before(z, -1)
         self.now = ""
         return self.decode(z)
@@ -152,7 +118,7 @@ def swap_statistics(content, style):
     return (content - mean_c) / std_c * std_s + mean_s
 
 
-class TorchMasaCtrl(TorchWalk):
+class TorchMasaCtrl(TorchSourced):
     """arXiv:2304.08465, eq. 5; with masks eq. 6 to 8.
 
     sites, window, weight; tokens: None, or (places of the subject in the source's prompt, in the
@@ -161,8 +127,8 @@ class TorchMasaCtrl(TorchWalk):
 
     def stylize(self, source, source_prompt, prompt, negative, guidance):
         with torch.no_grad():
-            noise = self.invert("content", source, source_prompt)[self.ascending[-1]]
-            return self.sample(noise, prompt, negative, guidance)
+            noise = self.inverted("content", source, source_prompt)[self.ascending[-1]]
+            return self.painted(noise, prompt, negative, guidance)
 
     def network(self, z, t, context):
         self.maps = []
@@ -202,18 +168,18 @@ class TorchMasaCtrl(TorchWalk):
         return self.weight * mutual + (1 - self.weight) * attend(q, k, v)
 
 
-class TorchCrossImage(TorchWalk):
+class TorchCrossImage(TorchSourced):
     """arXiv:2311.03335, section 4. sites, window, weight, gamma, contrast, guidance, adain_window;
     skip: how many of the noisiest steps are left out."""
 
     def stylize(self, structure, appearance):
         with torch.no_grad():
-            levels = self.invert("content", structure)
-            self.levels = self.invert("style", appearance)
+            levels = self.inverted("content", structure)
+            self.levels = self.inverted("style", appearance)
             self.levels[-1] = self.encode(appearance)
             whole, self.started = self.ascending, False
             self.ascending = whole[: len(whole) - self.skip]
-            return self.sample(levels[self.ascending[-1]], guidance=self.guidance)
+            return self.painted(levels[self.ascending[-1]], guidance=self.guidance)
 
     def before(self, z, t):
         """After a step that began in both windows: the style's statistics at the level there."""
@@ -240,7 +206,7 @@ class TorchCrossImage(TorchWalk):
         return self.weight * (map_ @ v_s) + (1 - self.weight) * attend(q, k, v)
 
 
-class TorchAppearanceEncoder(TorchWalk):
+class TorchAppearanceEncoder(TorchSourced):
     """arXiv:2311.16498, section 3.2, and arXiv:2307.10157. sites, window, weight; at: "clean" or
     "same", the timestep at which the copy of the network sees the clean reference; both: whether
     the rows that guidance leads away from see it too."""
@@ -248,7 +214,7 @@ class TorchAppearanceEncoder(TorchWalk):
     def stylize(self, noise, reference, prompt, negative, guidance):
         with torch.no_grad():
             self.clean = self.encode(reference)
-            return self.sample(torch.as_tensor(noise).double(), prompt, negative, guidance)
+            return self.painted(torch.as_tensor(noise).double(), prompt, negative, guidance)
 
     def network(self, z, t, context):
         if self.now == "result":
@@ -268,7 +234,7 @@ class TorchAppearanceEncoder(TorchWalk):
         return attend(q, torch.cat([k, k_r], 1), torch.cat([v, v_r], 1), share)
 
 
-class TorchPlugAndPlay(TorchWalk):
+class TorchPlugAndPlay(TorchSourced):
     """arXiv:2211.12572, section 4. sites and window of the self-attention, blocks and
     feature_window of the residual features, weight."""
 
@@ -279,8 +245,8 @@ class TorchPlugAndPlay(TorchWalk):
 
     def stylize(self, source, source_prompt, prompt, negative, guidance):
         with torch.no_grad():
-            noise = self.invert("content", source, source_prompt)[self.ascending[-1]]
-            return self.sample(noise, prompt, negative, guidance)
+            noise = self.inverted("content", source, source_prompt)[self.ascending[-1]]
+            return self.painted(noise, prompt, negative, guidance)
 
     def features(self, name):
         def hook(module, inputs, out):

@@ -72,6 +72,7 @@ class Shares:
             share = call(q, k, marked)[:, :, :, 0].mean(2)
             self.seen[call.site] = share
             if self.bank is not None:
+                self.bank.begin(call.facts.t)
                 self.bank["m", call.site, call.facts.t] = share
         return call(q, k, v)
 

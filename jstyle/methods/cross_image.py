@@ -38,7 +38,7 @@ class CrossImageConfig(Injected, Kept):
         sites: Self-attentions that look at the style, separated by commas: "all", "decoder:6-11"
             or full names.
         window: "LO:HI" restricts that to timesteps LO <= t <= HI (0 is the clean end, 999 the
-            noisy one). Not given means every timestep.
+            noisy one, 0:999 is always).
         weight: How much of the change is made, from 0 (none: the content's reconstruction) to 1.
         gamma: How much of the content's own queries is kept, from 0 (those of the picture that is
             made, which starts as the content, as in the authors' program) to 1 (as in their
@@ -48,7 +48,7 @@ class CrossImageConfig(Injected, Kept):
             and twice as fast.
         init_adain: Give the latents the mean and deviation of the style's, after each step whose
             timestep is in both windows.
-        adain_window: The timesteps of init_adain, "LO:HI". Not given means every timestep.
+        adain_window: The timesteps of init_adain, "LO:HI".
         skip: Share of the noisiest steps that are left out, from 0 to 0.9: sampling starts from
             the content at the level that is left.
         invert_prompt: What the pictures show, for their way to noise and back.

@@ -34,7 +34,7 @@ class MasaCtrlConfig(Injected, Prompted, Kept):
         sites: Self-attentions that look at the source, separated by commas: "all", "decoder:6-11"
             (from layer 10 on), or full names.
         window: "LO:HI" restricts that to timesteps LO <= t <= HI (0 is the clean end, 999 the
-            noisy one; 0:901 is from step 4 of 50 on). Not given means every timestep.
+            noisy one; 0:901 is from step 4 of 50 on, 0:999 always).
         weight: How much of what is found in the source is taken, from 0 (none: the plain picture)
             to 1.
         prompt: What the result is to show.

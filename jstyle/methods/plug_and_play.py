@@ -34,7 +34,7 @@ class PlugAndPlayConfig(Injected, Prompted, Kept):
         sites: Self-attentions that get the source's queries and keys: "all", "decoder:4-11", or
             full names, separated by commas.
         window: "LO:HI" restricts that to timesteps LO <= t <= HI (0 is the clean end, 999 the
-            noisy one). Not given means every timestep.
+            noisy one, 0:999 is always).
         blocks: Residual blocks that get the source's features, such as "up_blocks.1.resnets.1",
             separated by commas; "" for none.
         blocks_window: The same as window, for the blocks.
@@ -101,8 +101,8 @@ class PlugAndPlay(Recorded):
         times, levels = self.times(cfg, cfg.blocks_window), self.sd.unet.config.block_out_channels
         numbers = 0
         for name in cfg.block_names:
-            side = self.sd.vae_scale << level_of(name, len(levels))
             channels = self.block(name).conv2.weight.shape[0]
+            side = self.sd.vae_scale << level_of(name, len(levels))
             numbers += channels * (shape[2] // side) * (shape[3] // side)
         return numbers * times * ITEM_BYTES[cfg.feature_dtype]
 
@@ -137,6 +137,7 @@ class _Record:
     def __call__(self, call: Any, x: jt.Var) -> jt.Var:
         out, t = call(x), self.unet.facts.t
         if self.window is None or self.window[0] <= t <= self.window[1]:
+            self.bank.begin(t)
             self.bank["h", self.name, t] = out
         return out
 

@@ -46,8 +46,9 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     parser = _parser(
         "stylize",
         "Paint content images in the style of style images. Every content meets every style "
-        "(--style-choice); each image is prepared once. Results are CONTENT_stylized_STYLE.png with a .json record "
-        "beside each. Finished results are skipped, so an interrupted run can be started again.",
+        "(--style-choice); each image is prepared once. Results are CONTENT_stylized_STYLE.png, a "
+        ".json record beside each. Finished results are skipped, so an interrupted run can be "
+        "started again.",
         "  jstyle stylize --content photo.jpg --style painting.jpg --out result.png\n"
         "  jstyle stylize --content photos --style paintings --out results\n"
         "  jstyle stylize --content photo.jpg --style painting.jpg --out out --preset high-style\n"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from ..sd.pipeline import StableDiffusion
+    from ..sd.samplers import Plan
 
 log = logging.getLogger("jstyle")
 
@@ -83,7 +84,7 @@ def generate(asked: Request, bar: Callable, tell: Callable[[str], None] = log.in
         if how.sampler is None:
             tell_own_sampler(started.sd, tell)
         asked = replace(asked, how=how)
-        paint, total = _painter(started.sd, asked, references, plan.evaluations, tell)
+        paint, total = _painter(started.sd, asked, references, plan, tell)
         about = {} if after is None else after.facts(references)
         named = sampler_named(started.sd, how)
         with bar(total) as progress:
@@ -101,16 +102,17 @@ def _painter(
     sd: StableDiffusion,
     asked: Request,
     references: Sequence[Picture],
-    each: int | None,
+    plan: Plan,
     tell: Callable[[str], None],
 ) -> tuple[Callable[[int, Callable], np.ndarray], int | None]:
     """paint(i, progress) -> the picture of prompt i, uint8 (H, W, 3), and the evaluations of all of
-    them; a sampler takes `each` for one."""
+    them, if they are known."""
+    each = plan.evaluations
     if asked.after is not None:
         found = Referenced(
             sd, asked.after, references, asked.how, asked.words, asked.prompts, asked.seed
         )
-        found.settle(tell)
+        found.settle(plan.timesteps, tell)
         return found.paint, found.evaluations(each)
 
     def paint(i: int, progress: Callable) -> np.ndarray:

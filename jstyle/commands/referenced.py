@@ -87,8 +87,13 @@ class Referenced:
         self.size = tuple(words[n] or sd.picture_size for n in ("height", "width"))
         self.prepared: Any = None
 
-    def settle(self, tell: Callable[[str], object]) -> None:
-        """Decide what depends on the machine."""
+    def settle(self, timesteps: Sequence[float], tell: Callable[[str], object]) -> None:
+        """Decide what depends on the machine, and tell what will have no effect."""
+        from ..methods.painting import tell_window
+
+        tell_window(self.cfg, timesteps, tell)
+        if not self.pictures and len(self.prompts) == 1:
+            tell("a single prompt without a --reference: its picture leads no other")
         held = {self.painter.reference: len(self.pictures)}
         self.cfg = self.painter.settle(self.cfg, (1, 3, *self.size), held, tell)
 

@@ -173,6 +173,9 @@ def _most(walked: str, groups: list[list[Pair]]) -> int:
 
 
 def _settled(painter: Method, cfg, groups, held: dict[str, int], tell):
+    from ..methods.painting import tell_window
+
+    tell_window(cfg, painter.sd.schedule.timesteps(cfg.steps), tell)
     shape = painter.load(groups[0][0].content.path, cfg).shape
     return painter.settle(cfg, shape, held, tell)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
+from difflib import get_close_matches
 from importlib import import_module
 
 from .base import Method
@@ -29,7 +30,9 @@ DEFAULT = "styleid"
 def find_method(name: str) -> type[Method]:
     """The class of a method. Raises ValueError that lists the names."""
     if name not in METHODS:
-        raise ValueError(f"method must be {' or '.join(METHODS)}, got {name!r}")
+        near = get_close_matches(str(name), METHODS, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {name!r}{hint}")
     return import_module(METHODS[name]).METHOD
 
 

@@ -6,13 +6,13 @@ sampler: `start_of` says which, and `paint` does not ask.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..features import FeatureBank
+from ..features import FeatureBank, in_window
 from ..inversion import Inversion
 from ..sd.facts import CONTENT, STYLE
 from ..sd.noise import InjectedNoise
@@ -66,6 +66,17 @@ def start_of(prepared: Mapping[str, Any], cfg: Any) -> Noise:
     how = Sampling(cfg.steps, cfg.guidance, sampler="ddim")
     z = z.expand(rows, *z.shape[1:])
     return Noise(z, (cfg.prompt,) * rows, tuple(range(rows)), how)
+
+
+def tell_window(cfg: Any, timesteps: Iterable[float], tell: Callable[[str], object]) -> None:
+    """A line where the window holds none of the timesteps, so that nothing is changed."""
+    window = getattr(cfg, "window", None)
+    times = [int(t) for t in timesteps]
+    if window is not None and times and not any(in_window(t, window) for t in times):
+        tell(
+            f"window {window[0]}:{window[1]} holds none of the sampling timesteps ({min(times)} to "
+            f"{max(times)}): the pictures are those without a reference"
+        )
 
 
 def batch_of(prepared: Any) -> int:

@@ -128,7 +128,6 @@ def require_share(name: str, value: Any, most: float = 1.0) -> None:
 
 
 def in_words_of(cfg: Any, prompt: str) -> Any:
-    """`cfg` for a picture of this prompt: "{prompt}" in its texts stands for it."""
-    names = [name for name in ("prompt", "negative", "invert_prompt") if hasattr(cfg, name)]
-    found = {name: getattr(cfg, name).replace("{prompt}", prompt) for name in names}
-    return replace(cfg, **found) if found else cfg
+    """`cfg` for a picture of this prompt: "{prompt}" in its words stands for that."""
+    names = [name for name in ("prompt", "negative") if "{prompt}" in getattr(cfg, name, "")]
+    return replace(cfg, **{n: getattr(cfg, n).replace("{prompt}", prompt) for n in names})

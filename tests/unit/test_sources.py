@@ -28,7 +28,7 @@ NAMES = ("masactrl", "cross-image", "appearance-encoder", "plug-and-play")
 RECORDED = ("masactrl", "cross-image", "plug-and-play")
 BASE = {  # of which the tests below change one option each
     "masactrl": {**WORDS, "subject": "cat"},
-    "cross-image": {"gamma": 0.5, "weight": 0.9},
+    "cross-image": {"gamma": 0.5, "weight": 0.9, "skip": 0.0},
     "appearance-encoder": {**WORDS, "window": "0:999"},
     "plug-and-play": WORDS,
 }
@@ -77,7 +77,7 @@ def test_without_weight_or_timesteps_the_picture_is_the_plain_one_to_the_byte(sd
     if name == "plug-and-play":
         nothing[1] |= {"blocks_window": "3:4"}
     for given in nothing:
-        cfg = config(name, **given, **({"skip": 0.0} if name == "cross-image" else {}))
+        cfg = config(name, **given)
         np.testing.assert_array_equal(painted(sd, name, cfg), plain(sd, cfg))
     assert rel_l2(painted(sd, name, config(name)), plain(sd, cfg)) > 1e-2
 
@@ -102,30 +102,30 @@ def test_a_run_leaves_the_network_as_it_was_even_after_an_error(sd, name):
     np.testing.assert_array_equal(plain(sd, cfg), before)
 
 
-OTHER = {  # option -> another value, and what else has to be set for it to matter
-    "steps": (3, {}),
-    "sites": ("decoder:6-8", {}),
-    "window": ("600:999", {}),
-    "weight": (0.3, {}),
-    "prompt": ("a cat", {}),
-    "negative": ("a blur", {}),
-    "guidance": (4.0, {}),
-    "invert_prompt": ("a cat in oil", {}),
-    "feature_dtype": ("float16", {}),
-    "features": ("recompute", {}),
-    "size_px": (128, {}),
-    "subject": ("", {}),
-    "mask_threshold": (0.7, {}),
-    "gamma": (0.0, {}),
-    "contrast": (1.0, {}),
-    "appearance_guidance": (1.0, {}),
-    "init_adain": (False, {}),
-    "adain_window": (None, {}),
-    "skip": (0.5, {}),
-    "encoder_at": ("same", {}),
-    "both": (True, {}),
-    "blocks": ("", {}),
-    "blocks_window": ("600:999", {}),
+OTHER = {  # option -> another value
+    "steps": 3,
+    "sites": "decoder:6-8",
+    "window": "600:999",
+    "weight": 0.3,
+    "prompt": "a cat",
+    "negative": "a blur",
+    "guidance": 4.0,
+    "invert_prompt": "a cat in oil",
+    "feature_dtype": "float16",
+    "features": "recompute",
+    "size_px": 128,
+    "subject": "",
+    "mask_threshold": 0.7,
+    "gamma": 0.0,
+    "contrast": 1.0,
+    "appearance_guidance": 1.0,
+    "init_adain": False,
+    "adain_window": None,
+    "skip": 0.5,
+    "encoder_at": "same",
+    "both": True,
+    "blocks": "",
+    "blocks_window": "600:999",
 }
 SAME = {"features": 1e-4}  # moves no pixel beyond rounding
 
@@ -138,8 +138,8 @@ def test_every_option_changes_the_picture(sd, name, tmp_path):
         image.save_png(path, image.to_uint8(PICTURES[role])[0])
     before = painted(sd, name, cfg)
     for option in (field.name for field in fields(cfg)):
-        value, also = OTHER[option]
-        other = replace(cfg, **{option: value}, **also)
+        value = OTHER[option]
+        other = replace(cfg, **{option: value})
         if option == "size_px":
             load = find_method(name)(sd).load
             assert load(files[CONTENT], other).shape == (1, 3, value, value)

@@ -63,7 +63,7 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc", "grids/grid.html"],
+        + ["sd/*.cc", "sd/cuda_headers/**/*.h", "sd/cuda_headers/**/*.cuh", "grids/grid.html"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,

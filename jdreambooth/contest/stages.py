@@ -32,7 +32,7 @@ class Stage:
 
     @property
     def folder(self) -> Path:
-        return self.task.setup.out.stage(self.task.name, self.name)
+        return self.task.setup.out.stage_folder(self)
 
     def inputs(self) -> dict | None:
         """Everything the outputs depend on; None while an earlier stage is not current."""

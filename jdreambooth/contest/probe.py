@@ -40,13 +40,13 @@ class SearchOut(Out):
     """The folder of a search's stages: each of them under the key of its inputs."""
 
     def stage_folder(self, stage: Stage) -> Path:
-        known = stage.__dict__.get("place")
+        known = stage.place
         if known is None:
             inputs = stage.inputs()
             if inputs is None:  # what comes before is not there yet
                 return self.style(stage.task.name) / f"{stage.name}-none"
             known = self.style(stage.task.name) / f"{stage.name}-{key_of(inputs)[:16]}"
-            stage.__dict__["place"] = known
+            stage.place = known
         return known
 
 

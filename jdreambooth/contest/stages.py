@@ -29,6 +29,7 @@ class Stage:
     def __init__(self, task: Task, earlier: Mapping[str, Any]):
         self.task, self.earlier = task, earlier
         self._current: Manifest | None = None
+        self.place: Path | None = None  # where an `Out` found that it belongs
 
     @property
     def folder(self) -> Path:

@@ -108,6 +108,7 @@ def wheels(major: int) -> Iterator[Path]:
     bins = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     roots = [Path(sys.prefix), *(folder.resolve().parent for folder in bins)]
     sites = [Path(entry) for entry in sys.path if entry.endswith("-packages")]
+    sites += filter(None, map(_site, ("python3", "python")))
     for root in dict.fromkeys(roots):
         pattern = f"{glob.escape(str(root))}/lib/python3*/*-packages"
         sites += map(Path, sorted(glob.glob(pattern)))
@@ -116,6 +117,19 @@ def wheels(major: int) -> Iterator[Path]:
             other = re.fullmatch(r"cu(\d+)", part.name)
             if not other or int(other[1]) == major:
                 yield part
+
+
+def _site(name: str) -> Path | None:
+    """Where the Python of that name has its packages, which a wrapper or a link would hide."""
+    python = shutil.which(name)
+    if python is None:
+        return None
+    command = [python, "-I", "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return Path(done.stdout.strip()) if done.returncode == 0 and done.stdout.strip() else None
 
 
 def _link(source: Path, target: Path) -> None:

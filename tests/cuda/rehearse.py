@@ -41,8 +41,7 @@ exec chroot $R /usr/bin/env -i {variables} /bin/sh -ec {inside}
 """
 PYTHON = "mkdir -p $R{prefix}; mount --bind {prefix} $R{prefix}"
 INSIDE = """cd /root
-python3 parts/unpack.py gpu --python {choice}
-gpu/run -m benchmarks.cuda_check --look --out /root/results || true
+[ -x gpu/run ] || python3 parts/unpack.py gpu --python {choice}
 gpu/run -m benchmarks.cuda_check --out /root/results {words}
 """
 
@@ -57,6 +56,10 @@ def make_root(root: Path, parts: Path, wheels: Path | None) -> None:
     (root / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\n")
     shutil.copytree(parts, root / "root/parts")
     image.build(root / "image", wheels)
+    (root / "image/python/bin").mkdir(parents=True)  # in PATH; its lib holds NVIDIA's wheels
+    library = root / "image/python/lib/python3.12"
+    library.mkdir(parents=True)
+    (library / "site-packages").symlink_to("../../site")
 
 
 def script(root: Path, args: argparse.Namespace) -> str:
@@ -89,16 +92,13 @@ def script(root: Path, args: argparse.Namespace) -> str:
 
 def rehearse(args: argparse.Namespace, root: Path) -> int:
     begin = time.monotonic()
-    parts = args.parts
-    if parts is None:
-        parts = root.parent / "parts"
-        pack.pack(parts, with_python=True)
-    make_root(root, parts, args.wheels)
-    (root / "image/python/bin").mkdir(parents=True)  # in PATH; its lib holds NVIDIA's wheels
-    library = root / "image/python/lib/python3.12"
-    library.mkdir(parents=True)
-    (library / "site-packages").symlink_to("../../site")
-    print(f"the root is made: {time.monotonic() - begin:.0f} s", flush=True)
+    if not root.exists():
+        parts = args.parts
+        if parts is None:
+            parts = root.parent / "parts"
+            pack.pack(parts, with_python=True)
+        make_root(root, parts, args.wheels)
+        print(f"the root is made: {time.monotonic() - begin:.0f} s", flush=True)
     command = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
     command += [] if os.getuid() == 0 else ["--map-root-user"]
     code = subprocess.call([*command, "sh", "-c", script(root, args)])
@@ -114,10 +114,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--parts", type=Path, help="written by benchmarks.gpu.pack before")
     parser.add_argument("--wheels", type=Path, help="a folder that holds NVIDIA's wheels already")
     parser.add_argument("--other-python", type=Path)
+    parser.add_argument("--root", type=Path, help="make the root here and keep it, or go on in it")
     parser.add_argument("--works", nargs="+", choices=SMALL_WORKS, default=SMALL_WORKS)
     parser.add_argument("--seconds", type=float, default=7200.0)
     args = parser.parse_args(argv)
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.root:
+        return rehearse(args, args.root.resolve())
     with tempfile.TemporaryDirectory(prefix="rehearsal-") as scratch:
         return rehearse(args, Path(scratch).resolve() / "root")
 

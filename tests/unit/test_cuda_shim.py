@@ -144,6 +144,16 @@ def test_another_cuda_s_wheels_are_not_mixed_in(nvcc, tmp_path):
     assert not (include / "only_in_12.h").exists()
 
 
+def test_the_wheels_of_a_python_behind_a_wrapper_are_found(nvcc, tmp_path):
+    shutil.move(tmp_path / "venv", tmp_path / "elsewhere")
+    (tmp_path / "venv/bin").mkdir(parents=True)
+    python = tmp_path / "venv/bin/python3"
+    site = tmp_path / "elsewhere/lib/python3.12/site-packages"
+    python.write_text(f"#!/bin/sh\necho {site}\n")
+    python.chmod(0o755)
+    assert cuda_shim.fix()[0].is_file()
+
+
 def test_where_there_is_nothing_to_mend_nothing_is_made(nvcc, monkeypatch, capsys):
     fine = cuda.Cuda("/x/nvcc", "12.2", True, "", "", 1)
     monkeypatch.setattr(doctor, "find_cuda", lambda: fine)

@@ -157,7 +157,7 @@ def test_the_table_has_the_ratio_to_pytorch_memory_and_its_plan(turns, tmp_path,
 
 
 def test_a_missing_plan_of_memory_is_no_fault(monkeypatch):
-    monkeypatch.setattr(memory, "PLAN", "jstyle.sd.no_such_plan")
+    monkeypatch.setattr(memory, "PLAN", "jstyle.no_such_plan")
     assert memory.expected_mib("unet", SMALL) is None
 
 
@@ -218,3 +218,26 @@ def test_the_machine_s_own_python_gets_neither_our_packages_nor_our_libraries(mo
 def test_a_python_without_pytorch_is_named_with_the_reason():
     found = preflight.find_torch("/bin/false")
     assert found.python == "" and found.reason == "/bin/false: exit status 1"
+
+
+def test_the_pair_s_features_are_counted_as_the_pipeline_does():
+    from benchmarks.works import STYLE_SITES
+    from jstyle import JStyleID, StyleConfig
+    from jstyle.sd.pipeline import StableDiffusion
+
+    styler = JStyleID(StableDiffusion.from_pretrained("tiny"))
+    cfg = StyleConfig(steps=SMALL.steps, sites=STYLE_SITES)
+    shape = (1, 3, SMALL.size_px, SMALL.size_px)
+    wanted = sum(styler.feature_bytes(cfg, shape, parts) for parts in ("q", "kv"))
+    assert memory._features(SMALL) == wanted
+
+
+@pytest.mark.parametrize("work", [*SMALL_WORKS, "load"])
+def test_the_plan_of_memory_knows_the_works(work):
+    pytest.importorskip("jstyle.memory")
+    single = memory.expected_mib(work, SMALL)
+    if work in ("matrix", "load"):
+        assert single is None
+        return
+    larger = run.replace(SMALL, size_px=2 * SMALL.size_px)
+    assert 1 < single < 2000 and (work == "text" or memory.expected_mib(work, larger) > single)

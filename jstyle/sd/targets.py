@@ -50,6 +50,7 @@ JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"instance_dir", "learning_rate", "save_at"},  # the configuration of a run
     {"root", "config_folder", "values", "fingerprint"},  # of jdreambooth contest run
 )
+TABLES = (b"rank,submission,state,", b"submission,kind,line")  # first lines, of contest grade
 MOST_READ = 1 << 28  # bytes of a file that is looked into
 
 
@@ -179,6 +180,11 @@ def _is_our_zip(path: Path) -> bool:
             entry.date_time == ZIP_DATE and entry.compress_type == zipfile.ZIP_STORED
             for entry in archive.infolist()
         )
+
+
+def _is_our_table(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.readline(1 << 12).startswith(TABLES)
 
 
 def _is_our_page(path: Path) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from jstyle.sd import files, image, targets
 from jstyle.sd.noise import InjectedNoise, gaussian
 from jstyle.sd.progress import progress_of
+from jstyle.sd.samplers.options import without_usual
 from jstyle.sd.schedule import add_noise
 
 from . import runs
@@ -43,6 +44,8 @@ def generate(
     written, OSError if `out` cannot be.
     """
     run = runs.open_run(run_folder)
+    recipe = recipe.read_as(run.config)
+    recipe.check_texts(recipe.text(prompt) for prompt in prompts)
     step = run.result(at)
     starts, names = _start_paths(run, recipe.init), safe_names(prompts)
     wanted = [Path(out) / f"{name}.png" for name in names]
@@ -51,7 +54,7 @@ def generate(
         sd = runs.load_model(run, step)
         size = runs.picture_size(run, sd)
         start = None if recipe.init is None else mean_picture(starts, size)
-        about = {"step": step, "recipe": asdict(recipe), "size_px": size}
+        about = {"step": step, "recipe": without_usual(asdict(recipe)), "size_px": size}
         rows, paths = [], []
         with progress_of(bar, len(prompts) * recipe.evaluations) as progress:
             for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
@@ -128,13 +131,12 @@ def make_pictures(
     side = size_px // sd.vae_scale
     shape, skipped = (sd.unet.config.in_channels, side, side), 0
     z = np.stack([gaussian(shape, seed, recipe.rng) for seed in seeds])
+    plan = sd.plan(recipe.steps, recipe.sampler, recipe.sigmas, recipe.eta)
     if start is not None:
         skipped = recipe.steps - recipe.steps_taken
-        plan = sd.plan(recipe.steps, recipe.sampler, recipe.sigmas, recipe.eta)
         level = plan.levels.steps[skipped].here
         z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, level.abar)
-    negative = None if recipe.guidance == 1.0 else sd.encode_text([recipe.negative] * len(texts))
-    context = sd.encode_text(texts)
+    context, negative = sd.condition(texts, recipe.negative, recipe, plan, skipped)
     z = jt.array(z)
     how = {**recipe.walk(), "negative_context": negative, "start": skipped}
     how["noise"] = InjectedNoise(seeds, recipe.rng)

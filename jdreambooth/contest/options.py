@@ -293,6 +293,10 @@ def build(
             given = {name: _named(value, style) for name, value in given.items()}
             given = _make(section, {**own.get(section, {}), **given})
         made[section] = given
+    if made["train"] is not None:
+        for section in ("pick", "generate"):
+            if made[section] is not None:
+                made[section] = _read_as(section, made[section], made["train"])
     if made["choose"] is None and made["generate"].candidates > 1:
         made["choose"] = ChooseOptions()
     own_plans = {
@@ -303,6 +307,14 @@ def build(
     options = StyleOptions(**made, prompts=own_plans, words=own_words, size_px=wide.get("size_px"))
     _check_together(options)
     return options
+
+
+def _read_as(section: str, options: Any, train: TrainConfig) -> Any:
+    """With the training's way to read prompts, where none is given."""
+    try:
+        return options.read_as(train)
+    except ValueError as error:
+        raise OptionError(f"{section}: {error}") from None
 
 
 def _named(value, style: str):

@@ -18,6 +18,7 @@ from jstyle.methods.vocabulary import in_words_of
 from jstyle.sd import files, image
 from jstyle.sd.facts import CONTENT, STYLE
 from jstyle.sd.progress import progress_of
+from jstyle.sd.samplers.options import without_usual
 
 from .. import measures, runs
 from ..recipe import AVERAGE
@@ -127,7 +128,7 @@ class Generate(Pictures):
         return first + item.number * len(self.prompts)
 
     def own_inputs(self) -> dict:
-        options, step = asdict(self.task.options.generate), self.step()
+        options, step = without_usual(asdict(self.task.options.generate)), self.step()
         init = options.pop("init")
         del options["at"], options["candidates"], options["together"]
         start = {} if init is None else {path.name: digest(path) for path in self._starts(init)}
@@ -158,7 +159,9 @@ class Generate(Pictures):
 
     def check(self) -> None:
         for prompt in self.prompts:
-            init = self.task.options.recipe(prompt).init
+            recipe = self.task.options.recipe(prompt)
+            recipe.check_texts([self.task.options.text(prompt)])
+            init = recipe.init
             if init not in (None, AVERAGE):
                 image.load(init, 8)
 
@@ -210,7 +213,7 @@ class Generate(Pictures):
     def _about(self, recipe: GenerateOptions, step: int | None, sd) -> dict:
         size = self.task.setup.size_px or sd.picture_size
         left_out = ("init", "at", "candidates", "together")[: 3 + (recipe.together == 1)]
-        how = {n: v for n, v in asdict(recipe).items() if n not in left_out}
+        how = {n: v for n, v in without_usual(asdict(recipe)).items() if n not in left_out}
         init = None if recipe.init is None else Path(recipe.init).name
         return {"style": self.task.name, "step": step, "size_px": size, "recipe": how, "init": init}
 

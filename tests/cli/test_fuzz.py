@@ -50,6 +50,7 @@ NOT_VALUES = ("--help", "--verbose")  # a verbose error may take more lines
 END = "broken/unet/diffusion_pytorch_model.safetensors"  # where what is allowed ends
 RIGHT = {  # words with which each command comes as far as its model, in the folder of `place`
     "jstyle stylize": "--content in/hill.png --style in/lake.png --out new/one --model broken",
+    "jstyle compare": "--content in/hill.png --style in/lake.png --out new/one.png --model broken",
     "jstyle reconstruct": "--image in/hill.png --out new/one.png --model broken",
     "jstyle generate": "--prompt fox --out new/one.png --model broken",
     "jstyle grid": "--prompt fox --x steps=1,2 --out new/one.png --model broken",
@@ -71,6 +72,7 @@ RIGHT = {  # words with which each command comes as far as its model, in the fol
     "jdreambooth contest mini": "--out new/mini --styles 1 --references 1 --prompts 1 --size-px 16",
     "jdreambooth contest check": "contest/result --root contest/root",
     "jdreambooth contest pack": "contest/result --root contest/root --out new/one.zip",
+    "jdreambooth contest grade": "contest --root contest/root --out new/g.csv --metrics hist",
     "jdreambooth contest status": "contest/out",
     "jdreambooth contest report": "contest/out --page new/page.html",
 }
@@ -80,6 +82,8 @@ INSTEAD = {  # the words around one option, where those of its command would ref
     ("jstyle score", "--protocol"): "contest/result contest/root --weights folder --cache none",
     ("jstyle score", "--metrics"): "contest/result contest/root --weights folder --cache none",
     ("jstyle score", "--words"): "contest/result contest/root --weights folder --cache none",
+    ("jdreambooth contest grade", "--words"): "contest --root contest/root --out new/g.csv "
+    "--weights folder --cache none",
     ("jstyle score", "--cache"): "contest/result contest/root --metrics dino --weights folder",
 }
 OF_CONTESTS = ("jdreambooth contest run", "jdreambooth contest tune")  # --config: contest.yaml

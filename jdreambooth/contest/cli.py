@@ -59,17 +59,20 @@ def _tune(args: Namespace) -> int:
     from .config import read_config
     from .engines import check_engine
     from .judging import JudgeConfig
-    from .tune import budget_of, make_record, make_search, make_searches, tune
+    from .tune import budget_of, make_record, make_search, make_searches, told, tune
 
     check_engine(args.engine, args.jobs)
-    trials, seconds = budget_of(args.budget)
+    budget = budget_of(args.budget)
     config = read_config(args.config).with_model(args.model, args.prediction, args.tokenizer)
     record = make_record(args.root, args.out, config)
     names = ("trainings", "candidates", "counts", "seed")
     judge = JudgeConfig(by=args.by, draws=args.draws)
     more = {name: args[name] for name in names}
-    search = make_search(trials, seconds, judge, args.words, more)
+    search = make_search(budget, judge, args.words, more)
     tasks = make_searches(record, search, args.prompts, _names(args.styles), args.device, args.jobs)
+    if args.dry_run:
+        print("\n".join(map(told, tasks)))
+        return 0
     bar = progress_bar(args, "step")
     done = tune(record, tasks, args.engine, args.jobs, partial(say, args), bar)
     failed = [outcome.style for outcome in done if outcome.error is not None]

@@ -97,8 +97,9 @@ def tune() -> Parser:
         "--budget",
         type=str,
         default="2h",
-        help="time for all styles together (90m, 2h), counted as what the work took, or how many "
-        "trials every style gets (40)",
+        help="time for all styles together (90m, 2h), counted as what the work took; how many "
+        "trials every style gets (40); or the work of so many runs of the configuration (3x), in "
+        "evaluations of the network",
     )
     parser.add_argument(
         "--config", type=str | None, default=None, help="a contest.yaml to begin with"
@@ -124,6 +125,9 @@ def tune() -> Parser:
         help='a YAML file of words to try for prompts, "Ring: [gold ring, jewel]"',
     )
     parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be tried, and with which prompts"
+    )
     _add_styles(parser)
     _add_engine(parser)
     _add_model(parser)

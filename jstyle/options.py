@@ -18,6 +18,17 @@ from .score.total import ARTFID, PROTOCOLS
 from .sd.facts import STYLE
 from .sd.rng import NUMPY, RNGS
 
+COMPARED: dict[str, tuple[type, str]] = {  # options that methods share
+    "steps": (int, "of inversion and sampling"),
+    "size-px": (int, "side of the pictures"),
+    "prompt": (str, "what results show"),
+    "negative": (str, "what guidance leads away from"),
+    "guidance": (float, "strength of guidance"),
+    "invert-prompt": (str, "what pictures show that are walked to noise"),
+    "window": (str, "LO:HI, the timesteps at which methods change anything"),
+    "weight": (float, "how much of the change is made, 0 to 1"),
+}
+
 
 def _parser(command: str, description: str, examples: str) -> Parser:
     return make_parser(f"jstyle {command}", description, examples)
@@ -79,6 +90,40 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     add_method(parser, method.name, METHODS, DEFAULT)
     if STYLE not in method.roles:
         parser.elsewhere["style"] = f"method {method.name} takes no style picture"
+    add_overwrite(parser)
+    return parser
+
+
+def compare() -> Parser:
+    parser = _parser(
+        "compare",
+        "The same contents and styles through several methods, on one sheet with figures that need "
+        "no download: how far the colours are from the style's, how far the edges are the "
+        "content's, and HIST. Beside OUT.png: OUT.json, the figures of every result; OUT.cells, "
+        "the results, which are taken from there when they are finished.",
+        "  jstyle compare --content photo.jpg --style painting.jpg --out sheet.png\n"
+        "  jstyle compare --content photos --style paintings --methods styleid,reference-only \\\n"
+        "      --out sheet.png --csv figures.csv --cell-px 192\n"
+        "  jstyle compare --content photo.jpg --style painting.jpg --out sheet.png \\\n"
+        "      --model sd21 --prompt 'a castle' --guidance 5 --steps 30\n",
+    )
+    add_config(parser)
+    for name in ("content", "style"):
+        told = "an image or a folder of them"
+        parser.add_argument(f"--{name}", type=str, required=True, help=told)
+    parser.add_argument("--out", type=str, required=True, help="the sheet, a .png")
+    names = ",".join(METHODS)
+    parser.add_argument(
+        "--methods", type=str, default=names, help="separated by commas, in this order"
+    )
+    _add_texts(parser, {"--csv": "also write the figures of every result to this file, a .csv"})
+    told = "longer side of the pictures on the sheet (default: as painted)"
+    parser.add_argument("--cell-px", type=int | None, default=None, help=told)
+    for name, (kind, told) in COMPARED.items():
+        told = f"{told} (each method's own)"
+        parser.add_argument(f"--{name}", type=kind | None, default=None, help=told)
+    add_model(parser)
+    _add_lora(parser)
     add_overwrite(parser)
     return parser
 
@@ -258,9 +303,16 @@ def doctor() -> Parser:
         "doctor",
         "Can the main job run on this machine, what would be slow or fail, and how to mend it. "
         "Exit code 0 when it can run.",
-        "  jstyle doctor\n  jstyle doctor --json\n",
+        "  jstyle doctor\n  jstyle doctor --json\n  jstyle doctor --fix-cuda\n",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--fix-cuda",
+        action="store_true",
+        help="for CUDA 13 or cuDNN 9, which Jittor does not take as they are: make a toolkit of "
+        "links to them in the cache, which every later start finds; nothing that is installed is "
+        "changed",
+    )
     return parser
 
 

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jstyle.methods import DEFAULT, find_method, missing_options
-from jstyle.sd.limits import PER_PICTURE, PICTURES, SEED, require_whole
+from jstyle.sd.limits import PER_PICTURE, PICTURES, SEED, TOGETHER, require_whole
 
 from ..config import AUTO, TrainConfig
 from ..config import TEMPLATE as BY_PROMPT
@@ -50,16 +50,20 @@ class PickOptions(PickConfig):
 class GenerateOptions(Recipe):
     """Recipe, and which saved count paints the pictures: None for the last, or the picked one.
 
-    candidates: pictures per prompt, of which the best is chosen.
+    candidates: pictures per prompt, of which the best is chosen. together: pictures painted in one
+    batch; faster with small models (half the time with eight at 128 px), and not to the same bytes:
+    14 of 98,304 values differ by 1, since sums over a batch have another order.
     """
 
     template: str = TEMPLATE
     at: int | None = None
     candidates: int = 1
+    together: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         require_whole("candidates", self.candidates, 1, PER_PICTURE)
+        require_whole("together", self.together, 1, TOGETHER)
 
 
 @cache

@@ -36,10 +36,10 @@ def invert(
     progress: Progress | None = None,
 ) -> Inversion:
     """Walk pictures (B, 3, H, W) in [-1, 1] to noise, without guidance. `trail` has the latents at
-    the level of each timestep: what a sampling that gives the picture back sees there."""
+    the level of each timestep, CLEAN first: what a sampling that gives the picture back sees."""
     z = sd.encode_image(jt.array(np.asarray(picture, np.float32)))
     context = sd.encode_text([prompt]).repeat(z.shape[0], 1, 1)
-    trail: dict[float, jt.Var] = {}
+    trail: dict[float, jt.Var] = {CLEAN: z}
     for done, (t, z) in enumerate(sd.invert(z, context, steps), 1):  # noqa: B020
         trail[t] = z
         if progress is not None:
@@ -103,16 +103,24 @@ def paint(
     progress: Progress | None = None,
     beside: Callable | None = None,
     conditions: Sequence[Condition] = (),
+    skipped: int = 0,
 ) -> jt.Var:
     """Latents (B, 4, h, w) at the end of the walk from `start`. words: of `contexts`; beside,
-    conditions: see Denoiser."""
+    conditions: see Denoiser. skipped: the steps before the one at whose level `start` is."""
     how, options = start.how, start.how.walk()
     options |= {"negative_context": words[1], "noise": InjectedNoise(start.seeds, how.rng)}
     total = sd.plan(how.steps, how.sampler, how.sigmas, how.eta).evaluations
+    total = total - skipped if total and skipped else total
     done = count(1)
     if progress is not None:
         options["evaluated"] = lambda: progress(next(done), total)
     walk = sd.sample(
-        start.latent, words[0], how.steps, beside=beside, conditions=conditions, **options
+        start.latent,
+        words[0],
+        how.steps,
+        start=skipped,
+        beside=beside,
+        conditions=conditions,
+        **options,
     )
     return last(walk, start.latent)

@@ -32,8 +32,12 @@ class Condition:
     """What pictures are conditioned on besides their text: a map, a picture, a pose.
 
     A condition adds tokens to the contexts, or hooks to the network (residuals, attention, around
-    the whole network where it needs z, t and context), or both.
+    the whole network where it needs z, t and context), or changes the latents, or all of that.
     """
+
+    def latents(self, z: jt.Var, t: float) -> jt.Var:
+        """The latents (B, C, h, w) that an evaluation is made for; the step goes on from these."""
+        return z
 
     def context(self, context: jt.Var, facts: Facts) -> jt.Var:
         """The contexts (rows, tokens, dim) of an evaluation, with tokens added."""
@@ -87,6 +91,8 @@ class Denoiser:
 
         Nothing is waited for. Gradients are switched off by the caller, around the whole step.
         """
+        for condition in self.conditions:
+            z = condition.latents(z, t)
         return x0_and_eps(self.out(z, t, position, abar), z, abar, self.kind)
 
     def out(self, z: jt.Var, t: float, position: int = 0, abar: float = math.nan) -> jt.Var:

@@ -123,7 +123,7 @@ ELSEWHERE = {  # these have tests of their own, or move nothing
     "train": {"class_dir", "text_learning_rate", "precision", "checkpoint_every"}
     | {"keep_checkpoints", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"},
     "pick": set(),
-    "generate": {"at", "candidates"},
+    "generate": {"at", "candidates", "together"},
     "choose": set(),
     "refine": {"style_seed", "method", "features"},
 }

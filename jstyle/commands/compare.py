@@ -22,11 +22,11 @@ import numpy as np
 from .. import __version__
 from ..config import RESULTS_TOGETHER
 from ..grids.sheet import Labels, Sheet, scaled
-from ..likeness import colour_distance, edge_similarity
 from ..methods import find_method
 from ..score.histogram import Histogram, style_score
 from ..sd import files, hub, image, targets
 from ..sd.facts import STYLE
+from ..sd.likeness import colour_distance, edge_similarity
 from ..sd.reading import read_object
 from . import outputs
 from .inputs import Model, Picture, find_model, find_pictures, start

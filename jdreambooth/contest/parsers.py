@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jstyle.console.parser import Parser, make_parser
 from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
+from jstyle.methods import DEFAULT
 from jstyle.score.total import METRICS
 
 from .. import drawings
@@ -121,7 +122,7 @@ def tune() -> Parser:
     parser.add_argument(
         "--methods",
         type=str,
-        default="none,styleid",
+        default=f"none,{DEFAULT}",
         help="of refine, tried beside the configuration's own: names of jstyle's methods, and none",
     )
     parser.add_argument(

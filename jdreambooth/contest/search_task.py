@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jstyle.methods import DEFAULT
+
 from .config import ContestConfig
 from .judging import JudgeConfig
 from .task import Task
@@ -33,7 +35,7 @@ class Search:
     trainings: int = 2
     candidates: int = 4
     counts: int = 2
-    methods: tuple[str, ...] = ("none", "styleid")
+    methods: tuple[str, ...] = ("none", DEFAULT)
     words: Mapping[str, list[str]] = field(default_factory=dict)
     seed: int = 0
 

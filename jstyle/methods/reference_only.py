@@ -176,7 +176,7 @@ class ReferenceOnly(Method):
             yield
 
 
-def inner_layers(unet) -> list:
+def inner_layers(unet: Any) -> list:
     """What gives the features that take statistics: the lower half of the network, as the extension
     has it at its weight 1: of n down blocks the last ones from n / 2 + 1 on, the middle block, and
     the first up blocks before n / 2, each after every (resnet, attention)."""

@@ -12,7 +12,7 @@ its keys may be scaled and its scores shifted, and group norms may be taken over
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -172,7 +172,7 @@ def _attend(
     )
 
 
-def attend_shifted(call, q, keys: tuple, values: tuple, shift: float) -> jt.Var:
+def attend_shifted(call: Callable, q: jt.Var, keys: tuple, values: tuple, shift: float) -> jt.Var:
     """Attention to two sets of tokens, `shift` being added to the logits of the second."""
     from ..sd.startup import jt
 

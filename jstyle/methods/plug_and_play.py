@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import parse_window
 from ..sd.facts import CONTENT
 from .base import Noise
 from .recorded import Hooks, Kept, Recorded, Size, Track, Window, require_size
@@ -57,6 +58,14 @@ class PlugAndPlayConfig(Injected, Prompted, Kept):
         object.__setattr__(self, "blocks_window", window_of("blocks_window", self.blocks_window))
 
     @property
+    def of_attention(self) -> Window:
+        return parse_window(self.window)
+
+    @property
+    def of_blocks(self) -> Window:
+        return parse_window(self.blocks_window)
+
+    @property
     def block_names(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.blocks.split(",") if name.strip())
 
@@ -70,15 +79,15 @@ class PlugAndPlay(Recorded):
     reference = CONTENT
 
     def tracks(self, role: str, cfg: PlugAndPlayConfig) -> Sequence[Track]:
-        return [Track(self.sites(cfg), "qk", cfg.window)]
+        return [Track(self.sites(cfg), "qk", cfg.of_attention)]
 
     def windows(self, cfg: PlugAndPlayConfig) -> Sequence[Window]:
-        return [cfg.window, cfg.blocks_window] if cfg.block_names else [cfg.window]
+        return [cfg.of_attention, cfg.of_blocks] if cfg.block_names else [cfg.of_attention]
 
     def recorders(self, role: str, cfg: PlugAndPlayConfig, bank: Any) -> Hooks:
         yield from super().recorders(role, cfg, bank)
         for name in cfg.block_names:
-            yield self._around(name, _Record(self.sd.unet, name, bank, cfg.blocks_window))
+            yield self._around(name, _Record(self.sd.unet, name, bank, cfg.of_blocks))
 
     def hooks(
         self, cfg: PlugAndPlayConfig, sources: Sources, start: Noise, inverted: Mapping
@@ -98,7 +107,7 @@ class PlugAndPlay(Recorded):
     def _block_bytes(self, cfg: PlugAndPlayConfig, shape: Sequence[int]) -> int:
         from ..storage import ITEM_BYTES, level_of
 
-        times, levels = self.times(cfg, cfg.blocks_window), self.sd.unet.config.block_out_channels
+        times, levels = self.times(cfg, cfg.of_blocks), self.sd.unet.config.block_out_channels
         numbers = 0
         for name in cfg.block_names:
             channels = self.block(name).conv2.weight.shape[0]
@@ -150,7 +159,7 @@ class _Features:
 
     def __call__(self, call: Any, x: jt.Var) -> jt.Var:
         out, facts, src = call(x), self.unet.facts, self.sources
-        if not src.inside(facts.t, self.cfg.blocks_window):
+        if not src.inside(facts.t, self.cfg.of_blocks):
             return out
         first = src.first(facts)
         source = src.of(CONTENT, "h", self.name, facts, out, first)
@@ -165,7 +174,7 @@ class _QueriesAndKeys:
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src = call.facts, self.sources
-        if not src.inside(facts.t, self.cfg.window):
+        if not src.inside(facts.t, self.cfg.of_attention):
             return call(q, k, v)
         first = src.first(facts)
         return call(self._of(call, "q", q, first), self._of(call, "k", k, first), v)

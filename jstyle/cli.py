@@ -212,6 +212,8 @@ def _warmup(args: Namespace) -> int:
 def _doctor(args: Namespace) -> int:
     from .commands import doctor
 
+    if args.fix_cuda:
+        doctor.fix_cuda()
     checks = doctor.examine()
     say(args, doctor.as_json(checks) if args.json else doctor.as_text(checks))
     return 0 if doctor.can_run(checks) else 1

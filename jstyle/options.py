@@ -303,9 +303,16 @@ def doctor() -> Parser:
         "doctor",
         "Can the main job run on this machine, what would be slow or fail, and how to mend it. "
         "Exit code 0 when it can run.",
-        "  jstyle doctor\n  jstyle doctor --json\n",
+        "  jstyle doctor\n  jstyle doctor --json\n  jstyle doctor --fix-cuda\n",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--fix-cuda",
+        action="store_true",
+        help="for CUDA 13 or cuDNN 9, which Jittor does not take as they are: make a toolkit of "
+        "links to them in the cache, which every later start finds; nothing that is installed is "
+        "changed",
+    )
     return parser
 
 

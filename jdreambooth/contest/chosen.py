@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from typing import Any
 
 from .options import NOT_HERE, SECTIONS, StyleOptions
@@ -27,6 +27,8 @@ def _said(section: str, given: Any) -> str:
         return "left out"
     if isinstance(given, Mapping):
         return "; ".join(f"{name}: {_told(value)}" for name, value in given.items())
+    if not is_dataclass(given):
+        return _told(given)
     defaults = {f.name: _default(f) for f in fields(given)}
     parts = [
         f"{name} {_told(value)}"

@@ -14,8 +14,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from ..config import parse_window
 from ..sd.facts import CONTENT, STYLE
@@ -26,7 +26,6 @@ from .vocabulary import Injected, Inverted, Prompted, require_flag
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..features import FeatureBank
     from ..inversion import Inversion
     from ..mixing import Sources
     from ..sd.hooks import AttentionCall
@@ -98,14 +97,14 @@ class AppearanceEncoder(Injecting):
         return self._encoded(picture, cfg, progress)
 
     def _encoded(self, picture: np.ndarray, cfg: AppearanceEncoderConfig, progress) -> Inversion:
-        from ..features import Recorder
+        from ..features import FeatureBank, Recorder
         from ..sd.facts import Facts, Row, stated
         from ..sd.hooks import around_attention
         from ..sd.startup import jt
         from .painting import encode
 
         found, unet = encode(self.sd, picture, cfg.steps), self.sd.unet
-        z, bank = found.latent, cast("FeatureBank", found.features)
+        z, bank = found.latent, FeatureBank()
         rows = tuple(Row(i, True, STYLE) for i in range(z.shape[0]))
         if self.evaluations(cfg)[STYLE]:
             context = self._context(z.shape[0])
@@ -115,7 +114,7 @@ class AppearanceEncoder(Injecting):
             jt.sync_all()
             if progress is not None:
                 progress(1, 1)
-        return found
+        return replace(found, features=bank)
 
     def join(self, prepared: Any) -> Inversion:
         from ..inversion import join
@@ -151,8 +150,9 @@ class AppearanceEncoder(Injecting):
         from ..features import in_window
         from ..sd.denoiser import Beside
 
+        window = parse_window(cfg.window)
         row = Beside(STYLE, style.latent, self._context(1))
-        return lambda t, abar: [row] if in_window(t, parse_window(cfg.window)) else []
+        return lambda t, abar: [row] if in_window(t, window) else []
 
     def _context(self, batch: int) -> jt.Var:
         """Of the empty prompt: the reference has no words."""
@@ -163,11 +163,11 @@ class _Join:
     """Self-attention over the result's own tokens and the reference's."""
 
     def __init__(self, sources: Sources, cfg: AppearanceEncoderConfig):
-        self.sources, self.cfg = sources, cfg
+        self.sources, self.cfg, self.window = sources, cfg, parse_window(cfg.window)
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src, cfg = call.facts, self.sources, self.cfg
-        if not src.inside(facts.t, parse_window(cfg.window)):
+        if not src.inside(facts.t, self.window):
             return call(q, k, v)
         first = src.first(facts, None if cfg.both else True)
         at = facts._replace(t=0) if cfg.encoder_at == CLEAN else facts

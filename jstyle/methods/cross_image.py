@@ -148,11 +148,11 @@ class _Look:
     """Self-attention of the rows that guidance leads to: their queries look at the style."""
 
     def __init__(self, sources: Sources, cfg: CrossImageConfig):
-        self.sources, self.cfg = sources, cfg
+        self.sources, self.cfg, self.window = sources, cfg, parse_window(cfg.window)
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src, cfg = call.facts, self.sources, self.cfg
-        if not src.inside(facts.t, parse_window(cfg.window)):
+        if not src.inside(facts.t, self.window):
             return call(q, k, v)
         first = src.first(facts, conditional=True)
         mixed = q[first:]

@@ -98,11 +98,12 @@ class _Mutual:
     """Self-attention of the results: their queries look at the source's keys and values."""
 
     def __init__(self, sources: Sources, cfg: MasaCtrlConfig, masks: Masks | None):
-        self.sources, self.cfg, self.masks = sources, cfg, masks
+        self.sources, self.masks = sources, masks
+        self.weight, self.window = cfg.weight, parse_window(cfg.window)
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src = call.facts, self.sources
-        if not src.inside(facts.t, parse_window(self.cfg.window)):
+        if not src.inside(facts.t, self.window):
             return call(q, k, v)
         first = src.first(facts)
         k_s = src.put(k, first, src.of(CONTENT, "k", call.site, facts, k, first))
@@ -111,7 +112,7 @@ class _Mutual:
             out = self.masks.attend(call, q, k_s, v_s, first)
         else:
             out = call(q, k_s, v_s)
-        return src.blend(self.cfg.weight, out, lambda: call(q, k, v))
+        return src.blend(self.weight, out, lambda: call(q, k, v))
 
 
 METHOD = MasaCtrl

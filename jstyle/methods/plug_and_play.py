@@ -58,6 +58,14 @@ class PlugAndPlayConfig(Injected, Prompted, Kept):
         object.__setattr__(self, "blocks_window", window_of("blocks_window", self.blocks_window))
 
     @property
+    def of_attention(self) -> Window:
+        return parse_window(self.window)
+
+    @property
+    def of_blocks(self) -> Window:
+        return parse_window(self.blocks_window)
+
+    @property
     def block_names(self) -> tuple[str, ...]:
         return tuple(name.strip() for name in self.blocks.split(",") if name.strip())
 
@@ -71,17 +79,15 @@ class PlugAndPlay(Recorded):
     reference = CONTENT
 
     def tracks(self, role: str, cfg: PlugAndPlayConfig) -> Sequence[Track]:
-        return [Track(self.sites(cfg), "qk", parse_window(cfg.window))]
+        return [Track(self.sites(cfg), "qk", cfg.of_attention)]
 
     def windows(self, cfg: PlugAndPlayConfig) -> Sequence[Window]:
-        windows = [cfg.window, cfg.blocks_window] if cfg.block_names else [cfg.window]
-        return [parse_window(window) for window in windows]
+        return [cfg.of_attention, cfg.of_blocks] if cfg.block_names else [cfg.of_attention]
 
     def recorders(self, role: str, cfg: PlugAndPlayConfig, bank: Any) -> Hooks:
         yield from super().recorders(role, cfg, bank)
         for name in cfg.block_names:
-            record = _Record(self.sd.unet, name, bank, parse_window(cfg.blocks_window))
-            yield self._around(name, record)
+            yield self._around(name, _Record(self.sd.unet, name, bank, cfg.of_blocks))
 
     def hooks(
         self, cfg: PlugAndPlayConfig, sources: Sources, start: Noise, inverted: Mapping
@@ -101,8 +107,7 @@ class PlugAndPlay(Recorded):
     def _block_bytes(self, cfg: PlugAndPlayConfig, shape: Sequence[int]) -> int:
         from ..storage import ITEM_BYTES, level_of
 
-        times = self.times(cfg, parse_window(cfg.blocks_window))
-        levels = self.sd.unet.config.block_out_channels
+        times, levels = self.times(cfg, cfg.of_blocks), self.sd.unet.config.block_out_channels
         numbers = 0
         for name in cfg.block_names:
             channels = self.block(name).conv2.weight.shape[0]
@@ -154,7 +159,7 @@ class _Features:
 
     def __call__(self, call: Any, x: jt.Var) -> jt.Var:
         out, facts, src = call(x), self.unet.facts, self.sources
-        if not src.inside(facts.t, parse_window(self.cfg.blocks_window)):
+        if not src.inside(facts.t, self.cfg.of_blocks):
             return out
         first = src.first(facts)
         source = src.of(CONTENT, "h", self.name, facts, out, first)
@@ -169,7 +174,7 @@ class _QueriesAndKeys:
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src = call.facts, self.sources
-        if not src.inside(facts.t, parse_window(self.cfg.window)):
+        if not src.inside(facts.t, self.cfg.of_attention):
             return call(q, k, v)
         first = src.first(facts)
         return call(self._of(call, "q", q, first), self._of(call, "k", k, first), v)

@@ -431,3 +431,21 @@ def test_a_style_that_is_finished_needs_no_model(contest):
     outcome = run_style(tasks_of(contest)[0], worker)
     assert outcome.error is None and outcome.made == () and worker.loads == 0
     assert len(list((contest / "out/result/00").iterdir())) == 3
+
+
+def test_prompts_are_read_as_the_training_read_its_captions_unless_it_is_said(contest):
+    train = {**EVERYTHING["train"], "syntax": "webui", "clip_skip": 2}
+    (task,) = tasks_of(contest, {**EVERYTHING, "train": train, "generate": {"clip_skip": 1}})
+    assert (task.options.generate.syntax, task.options.generate.clip_skip) == ("webui", 1)
+    assert (task.options.pick.syntax, task.options.pick.clip_skip) == ("webui", 2)
+    for generate, told in (
+        ({"template": "({prompt}"}, r"generate: template: the bracket \( at character 1"),
+        ({"negative": "a AND b"}, "generate: negative: AND at character 3"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            tasks_of(contest, {**EVERYTHING, "generate": {"syntax": "webui", **generate}})
+    found = stages(contest, {**EVERYTHING, "generate": {"syntax": "webui"}})
+    name = found["generate"].prompts[0]
+    words = {"words": {name: "a (cup"}}
+    with pytest.raises(ValueError, match=r"bracket \( at character 3 is never closed"):
+        tasks_of(contest, {**EVERYTHING, "generate": {"syntax": "webui"}, **words})

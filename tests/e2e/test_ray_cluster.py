@@ -62,11 +62,17 @@ def cluster():
 
 
 def add(cluster, **environment):
-    node = cluster.add_node(
-        num_cpus=1, object_store_memory=80_000_000, env_vars=environment or None
-    )
-    cluster.wait_for_nodes()
-    return node
+    """Another node; Ray waits 30 s for one to start, which a busy machine may need more of."""
+    how = {"num_cpus": 1, "object_store_memory": 80_000_000}
+    for left in (2, 1, 0):
+        try:
+            node = cluster.add_node(**how, env_vars=environment or None)
+        except Exception as error:
+            if "timed out during startup" not in str(error) or not left:
+                raise
+        else:
+            cluster.wait_for_nodes()
+            return node
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,13 @@ def inject(
     q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float
 ) -> tuple[jt.Var, jt.Var, jt.Var]:
     """(q, k, v) of the injected attention for the result's queries q (B, tokens, heads, head_dim);
-    the content's q_c and the style's k_s and v_s have a batch of B or 1."""
+    the content's q_c and the style's k_s and v_s have a batch of B or 1.
+
+    Queries in half precision are mixed in float32; all three then have their number type.
+    """
+    if q.dtype != "float32":
+        wide = inject(q_c.float32(), k_s, v_s, q.float32(), gamma, tau)
+        return tuple(x.cast(q.dtype) for x in wide)
     mixed = tau * (gamma * q_c + (1.0 - gamma) * q)  # tau on the queries is tau on the logits
     return mixed, _to_batch(k_s, q.shape[0]), _to_batch(v_s, q.shape[0])
 

@@ -1,6 +1,6 @@
 """The command `jstyle`: words -> dataclass and plain arguments -> a command -> words.
 
-The only file that prints, with sd/console.py, which has the exit codes and the errors.
+The only file that prints, with console/program.py, which has the exit codes and the errors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from jsonargparse import Namespace
 
 from . import __version__, options
 from .config import StyleConfig
+from .console.program import Command, Program
+from .console.shared_options import model_source
+from .console.words import count, progress_bar, say
 from .methods import find_method
-from .sd.console import Command, Program, count, model_source, progress_bar, say
 
 USAGE = """\
 usage: jstyle COMMAND [options]      (jstyle COMMAND --help shows the options and examples)
@@ -47,13 +49,13 @@ def _several(value) -> list[str]:
 
 
 def _stylize(args: Namespace) -> int:
-    from .commands.stylize import stylize
+    from .commands.stylize import Request, stylize
 
+    names = ("content", "style", "out", "method", "batch", "device", "overwrite")
+    given = {name: args[name] for name in names}
+    given |= {"model": model_source(args), "loras": _several(args.lora)}
     cfg = _style_config(args, find_method(args.method).Config)
-    words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
-    model = (model_source(args), None, args.device, _several(args.lora))
-    more = {"tell": partial(say, args), "batch": args.batch, "method": args.method}
-    done = stylize(*words, *model, **more, overwrite=args.overwrite)
+    done = stylize(Request(cfg=cfg, **given), progress_bar(args, "eval"), partial(say, args))
     if done.skipped:
         say(args, f"skipped {count(done.skipped, 'finished result')}")
     if done.written:
@@ -64,11 +66,12 @@ def _stylize(args: Namespace) -> int:
 
 
 def _reconstruct(args: Namespace) -> int:
-    from .commands.reconstruct import reconstruct
+    from .commands.reconstruct import Request, reconstruct
 
-    cfg, bar = _style_config(args), progress_bar(args, "eval")
-    model = (model_source(args), None, args.device)
-    done = reconstruct(args.image, args.out, cfg, bar, *model, overwrite=args.overwrite)
+    names = ("out", "device", "overwrite")
+    given = {"model": model_source(args), **{name: args[name] for name in names}}
+    request = Request(args.image, cfg=_style_config(args), **given)
+    done = reconstruct(request, progress_bar(args, "eval"))
     if args.json:
         print(json.dumps({**asdict(done), "out": str(done.out)}))
         return 0
@@ -80,14 +83,14 @@ def _reconstruct(args: Namespace) -> int:
 
 
 def _generate(args: Namespace) -> int:
-    from .commands.generate import generate
+    from .commands.generate import Request, generate
     from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "negative", "height", "width", "device", "overwrite")
+    names = ("out", "seed", "negative", "height", "width", "device", "overwrite")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
-    given |= {"loras": _several(args.lora), "tell": partial(say, args)}
-    how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
-    for path in generate(_several(args.prompt), args.out, how, bar, **given):
+    given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
+    request = Request(how=Sampling(**{name: args[name] for name in FIELDS}), **given)
+    for path in generate(request, progress_bar(args, "eval"), partial(say, args)):
         say(args, f"wrote {path}")
     return 0
 
@@ -170,8 +173,8 @@ def _warmup(args: Namespace) -> int:
     from .commands.warmup import TASKS, warm_up
 
     tasks = TASKS if args.task == "all" else (args.task,)
-    model = (model_source(args), None, args.device)
-    done = warm_up(_style_config(args), progress_bar(args, "stage"), tasks, *model)
+    model, bar = (model_source(args), args.device), progress_bar(args, "stage")
+    done = warm_up(_style_config(args), bar, tasks, *model)
     say(
         args,
         f"compiled {count(done.compiled, 'kernel')} in {sum(done.seconds.values()):.1f} s; "

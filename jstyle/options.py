@@ -10,17 +10,10 @@ from collections.abc import Sequence
 from dataclasses import fields
 
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
+from .console.parser import Parser, asked_for, make_parser
+from .console.shared_options import add_config, add_device, add_model, add_overwrite
 from .methods import DEFAULT, METHODS, find_method
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import (
-    Parser,
-    add_config,
-    add_device,
-    add_model,
-    add_overwrite,
-    asked_for,
-    make_parser,
-)
 from .sd.rng import NUMPY, RNGS
 
 
@@ -357,7 +350,8 @@ def score() -> Parser:
             "--content": "artfid: the contents that were stylised, a folder",
             "--style": "artfid: the styles, a folder; results are CONTENT_stylized_STYLE.png",
             "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
-            "--words": "clip_r's words, one per line (clip_r_prompts.txt among the weights)",
+            "--words": "clip_r's words, one per line (clip_r_prompts.txt among the weights, else "
+            "the contest's 215, which are shipped)",
             "--cache": "folder where features of pictures are kept, or none (the user's cache)",
             "--json": "write the report to this file, with every style's values",
         },

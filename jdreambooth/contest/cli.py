@@ -7,7 +7,8 @@ from functools import partial
 
 from jsonargparse import Namespace
 
-from jstyle.sd.console import Command, Program, count, progress_bar, say
+from jstyle.console.program import Command, Program
+from jstyle.console.words import count, progress_bar, say
 from jstyle.sd.printable import error_line
 
 from .. import __version__

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from jstyle.console.words import count, one_line
 from jstyle.sd import ending, files, parts
-from jstyle.sd.console import count, one_line
 from jstyle.sd.folders import remove_folder
 
 from .. import runs
@@ -79,7 +79,7 @@ def _result(task: Task) -> Path:
 
 def publish(stage: Stage, folder: Path) -> None:
     """Make `folder` hold the pictures of a stage, and nothing else."""
-    pictures = {path.name: path for path in stage.outputs()}
+    pictures = {path.name: path for path in stage.outputs() if path.suffix == ".png"}
     files.writable_folder(folder)
     for path in folder.iterdir():
         if path.name not in pictures:

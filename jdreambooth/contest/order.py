@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .choose import Choose
 from .paint import Generate, Refine
 from .stages import Stage
 from .task import Task
@@ -16,9 +17,10 @@ def stages_of(task: Task) -> list[Stage]:
         "train": options.train is not None,
         "pick": options.pick is not None,
         "generate": True,
-        "refine": options.refine is not None,
+        "refine": options.refines,
+        "choose": options.choose is not None,
     }
-    for kind in (Prior, Train, Pick, Generate, Refine):
+    for kind in (Prior, Train, Pick, Generate, Refine, Choose):
         if wanted[kind.name]:
             needed = {name: made[name] for name in kind.needs if name in made}
             made[kind.name] = kind(task, needed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import Parser, add_device, add_overwrite, add_single_file, make_parser
+from jstyle.console.parser import Parser, make_parser
+from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
 
 from .. import drawings
 from .engines import ENGINES

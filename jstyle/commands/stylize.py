@@ -26,6 +26,31 @@ log = logging.getLogger("jstyle")
 
 
 @dataclass(frozen=True)
+class Request:
+    """What is asked of `stylize`. content, style: a picture or a folder of pictures each; out: a
+    folder, or a PNG's name for one result.
+
+    method: a name of METHODS; cfg: its options. batch: results that are sampled together, at most.
+    loras: FILE or FILE:WEIGHT each. overwrite: also replace files that are no results of ours, but
+    no inputs. Raises ValueError for a batch out of bounds.
+    """
+
+    content: str
+    style: str
+    out: str
+    cfg: Any
+    method: str = DEFAULT
+    batch: int = RESULTS_TOGETHER
+    model: str | hub.Source = "tiny"
+    loras: Sequence[str] = ()
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self):
+        require_whole("batch", self.batch, 1, TOGETHER)
+
+
+@dataclass(frozen=True)
 class Pair:
     """One result to make: which content in which style, where to, and what it depends on."""
 
@@ -44,46 +69,26 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def stylize(
-    content: str,
-    style: str,
-    out: str,
-    cfg: Any,
-    bar: Callable,
-    model: str | hub.Source = "tiny",
-    variant: str | None = None,
-    device: str = "auto",
-    loras: Sequence[str] = (),
-    tell: Callable[[str], None] = log.info,
-    batch: int = RESULTS_TOGETHER,
-    method: str = DEFAULT,
-    overwrite: bool = False,
-) -> Summary:
-    """Stylise every content in every style. `bar(total)` makes a tqdm-like progress bar.
-
-    method: a name of METHODS; cfg: its options.
-
-    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about where
-    recorded features are kept. batch: results that are sampled together, at most. overwrite: also
-    replace files that are no results of ours, but no inputs.
+def stylize(asked: Request, bar: Callable, tell: Callable[[str], None] = log.info) -> Summary:
+    """Stylise every content in every style. `bar(total)` makes a tqdm-like progress bar; tell(line)
+    is given a line about each LoRA, and one about where recorded features are kept.
 
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
     """
-    require_whole("batch", batch, 1, TOGETHER)
-    kind = find_method(method)
-    contents, styles = find_pictures(content), find_pictures(style)
-    targets = name_results(contents, styles, out, inputs=(content, style))
+    kind, cfg = find_method(asked.method), asked.cfg
+    contents, styles = find_pictures(asked.content), find_pictures(asked.style)
+    targets = name_results(contents, styles, asked.out, inputs=(asked.content, asked.style))
     read = [picture.path for picture in (*contents, *styles)]
-    outputs.require_free(targets.values(), overwrite, read)
+    outputs.require_free(targets.values(), asked.overwrite, read)
     with output_folder(next(iter(targets.values())).parent):
-        found = find_model(model, variant, loras)
+        found = find_model(asked.model, loras=asked.loras)
         pairs = make_pairs(targets, kind, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary = Summary(skipped=len(pairs) - len(todo))
         if todo:
-            with start(found, device, tell) as started:
-                run_pairs(started, found, todo, kind, cfg, bar, summary, tell, batch)
+            with start(found, asked.device, tell) as started:
+                run_pairs(started, found, todo, kind, cfg, bar, summary, tell, asked.batch)
     return summary
 
 

@@ -15,7 +15,7 @@ from jdreambooth.train import train
 from jdreambooth.trainables import TRAINABLES
 from jdreambooth.trainables.base import Trainable
 from jstyle import cli
-from jstyle.commands.stylize import stylize
+from jstyle.commands.stylize import Request, stylize
 from jstyle.methods import METHODS
 from jstyle.methods.base import Method
 from jstyle.sd import image
@@ -138,10 +138,11 @@ def test_a_folder_run_of_a_method_prepares_each_picture_once(tmp_path, monkeypat
             image.save_png(tmp_path / role / f"{name}.png", image.to_uint8(picture(i, 64, 64))[0])
     places = [str(tmp_path / name) for name in ("content", "style", "out")]
     given = {"model": str(tmp_path / "model"), "device": "cpu", "method": "blend"}
-    done = stylize(*places, BlendConfig(), _Bar, **given)
+    done = stylize(Request(*places, BlendConfig(), **given), _Bar)
     assert (len(done.written), sorted(seen)) == (6, ["content"] * 2 + ["style"] * 3)
-    assert stylize(*places, BlendConfig(), _Bar, **given).skipped == 6
-    assert len(stylize(*places, BlendConfig(amount=0.1), _Bar, **given).written) == 6
+    assert stylize(Request(*places, BlendConfig(), **given), _Bar).skipped == 6
+    other = Request(*places, BlendConfig(amount=0.1), **given)
+    assert len(stylize(other, _Bar).written) == 6
 
 
 class _Bar:

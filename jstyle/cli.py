@@ -51,7 +51,7 @@ def _several(value) -> list[str]:
 def _stylize(args: Namespace) -> int:
     from .commands.stylize import Request, stylize
 
-    names = ("content", "style", "out", "method", "batch", "device", "overwrite")
+    names = ("content", "style", "out", "method", "batch", "device", "dtype", "overwrite")
     given = {name: args[name] for name in names}
     given |= {"model": model_source(args), "loras": _several(args.lora)}
     cfg = _style_config(args, find_method(args.method).Config)
@@ -68,7 +68,7 @@ def _stylize(args: Namespace) -> int:
 def _reconstruct(args: Namespace) -> int:
     from .commands.reconstruct import Request, reconstruct
 
-    names = ("out", "device", "overwrite")
+    names = ("out", "device", "dtype", "overwrite")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     request = Request(args.image, cfg=_style_config(args), **given)
     done = reconstruct(request, progress_bar(args, "eval"))
@@ -86,7 +86,7 @@ def _generate(args: Namespace) -> int:
     from .commands.generate import Request, generate
     from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("out", "seed", "negative", "height", "width", "device", "overwrite")
+    names = ("out", "seed", "negative", "height", "width", "device", "dtype", "overwrite")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
     request = Request(how=Sampling(**{name: args[name] for name in FIELDS}), **given)
@@ -101,7 +101,7 @@ def _grid(args: Namespace) -> int:
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
-    names += ("prediction", "tokenizer", "run", "cell_px")
+    names += ("prediction", "tokenizer", "run", "cell_px", "dtype")
     given = {name: args[name] for name in names}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
     given["sampling"] = Sampling(**{name: args[name] for name in FIELDS})
@@ -173,7 +173,7 @@ def _warmup(args: Namespace) -> int:
     from .commands.warmup import TASKS, warm_up
 
     tasks = TASKS if args.task == "all" else (args.task,)
-    model, bar = (model_source(args), args.device), progress_bar(args, "stage")
+    model, bar = (model_source(args), args.device, args.dtype), progress_bar(args, "stage")
     done = warm_up(_style_config(args), bar, tasks, *model)
     say(
         args,

@@ -11,10 +11,17 @@ from dataclasses import fields
 
 from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
 from .console.parser import Parser, asked_for, make_parser
-from .console.shared_options import add_config, add_device, add_model, add_overwrite
+from .console.shared_options import add_config, add_device, add_dtype, add_model, add_overwrite
 from .methods import DEFAULT, METHODS, find_method
 from .score.total import ARTFID, PROTOCOLS
+from .sd.number_types import FLOAT32
 from .sd.rng import NUMPY, RNGS
+
+SCORED_IN = (
+    "in which the networks' weights are kept: float32, as the organiser's checker; float16 (half "
+    "the memory) or bfloat16 (CPU), which move values by about 1e-3; auto: float16 on CUDA, "
+    "float32 on the CPU. All arithmetic is in float32"
+)
 
 
 def _parser(command: str, description: str, examples: str) -> Parser:
@@ -61,6 +68,7 @@ def stylize(words: Sequence[str] = ()) -> Parser:
         "--out", type=str, required=True, help="a folder, or a .png for one content and one style"
     )
     add_model(parser)
+    add_dtype(parser)
     _add_lora(parser)
     parser.add_argument(
         "--batch",
@@ -95,6 +103,7 @@ def reconstruct() -> Parser:
     parser.add_argument("--out", type=str, required=True, help="the result, a .png")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_model(parser)
+    add_dtype(parser)
     used = {"steps", "size_px"}
     parser.add_fields(StyleConfig, skip={field.name for field in fields(StyleConfig)} - used)
     add_overwrite(parser)
@@ -133,6 +142,7 @@ def _add_painting(parser: Parser, seed: str) -> None:
             f"--{side}", type=int | None, default=None, help="in pixels (default: the model's)"
         )
     add_model(parser)
+    add_dtype(parser)
     _add_lora(parser)
     add_overwrite(parser)
 
@@ -219,6 +229,7 @@ def warmup() -> Parser:
         "--task", type=str, default="all", help="stylize, generate, or all (the default)"
     )
     add_model(parser)
+    add_dtype(parser)
     parser.add_fields(StyleConfig, skip={"steps", "window"})
     return parser
 
@@ -358,5 +369,6 @@ def score() -> Parser:
     )
     parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
     add_device(parser)
+    add_dtype(parser, SCORED_IN, FLOAT32)
     add_overwrite(parser)
     return parser

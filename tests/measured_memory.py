@@ -97,10 +97,11 @@ def do(task: str, model: str, size: int, options: dict) -> None:
 
 
 def train(model: str, size: int, options: dict) -> None:
+    from contextlib import nullcontext
+
+    from jdreambooth.checkpointing import checkpointed
     from jdreambooth.config import TrainConfig
     from jdreambooth.train import Run
-    from jdreambooth.checkpointing import checkpointed
-    from contextlib import nullcontext
     from jstyle.sd import image
 
     with tempfile.TemporaryDirectory() as folder:
@@ -158,9 +159,17 @@ if __name__ == "__main__":
     options = json.loads(sys.argv[4]) if len(sys.argv) > 4 else {}
     with runtime.use("auto"):
         if model.startswith("small:"):
-            model = str(save_model(Path(model.partition(":")[2]), [96, 192, 384, 384], [48, 96, 192, 192], 256))
+            model = str(
+                save_model(
+                    Path(model.partition(":")[2]), [96, 192, 384, 384], [48, 96, 192, 192], 256
+                )
+            )
         elif not task:
             sys.exit()
         p = planned(task, model, size, options)
         found = measured(task, model, size, options)
-    print(json.dumps({"peak": found, "plan": p.peak, "held": p.held, "runs": p.runs, "ratio": p.peak/found}))
+    print(
+        json.dumps(
+            {"peak": found, "plan": p.peak, "held": p.held, "runs": p.runs, "ratio": p.peak / found}
+        )
+    )

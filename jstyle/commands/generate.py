@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..sd import hub, image
 from ..sd.files import output_folder
 from ..sd.limits import SEED, SIDE_PX, require_whole
+from ..sd.number_types import require_dtype
 from ..sd.samplers.options import Sampling
 from . import outputs
 from .inputs import Model, Started, find_model, start
@@ -43,9 +44,11 @@ class Request:
     model: str | hub.Source = "tiny"
     loras: Sequence[str] = ()
     device: str = "auto"
+    dtype: str = "auto"
     overwrite: bool = False
 
     def __post_init__(self):
+        require_dtype(self.dtype)
         require_whole("seed", self.seed, 0, SEED)
         for name in ("height", "width"):
             if getattr(self, name) is not None:
@@ -69,7 +72,7 @@ def generate(asked: Request, bar: Callable, tell: Callable[[str], None] = log.in
     outputs.require_free(targets, asked.overwrite)
     with ExitStack() as stack:
         stack.enter_context(output_folder(targets[0].parent))
-        found = find_model(asked.model, loras=asked.loras)
+        found = find_model(asked.model, None, asked.loras, asked.dtype, asked.device)
         started = stack.enter_context(start(found, asked.device, tell))
         plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
         if how.sampler is None:

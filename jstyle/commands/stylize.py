@@ -18,6 +18,7 @@ from ..methods import DEFAULT, Method, find_method
 from ..sd import hub, image
 from ..sd.files import output_folder
 from ..sd.limits import TOGETHER, require_whole
+from ..sd.number_types import require_dtype
 from ..sd.targets import stylized_name
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
@@ -44,9 +45,11 @@ class Request:
     model: str | hub.Source = "tiny"
     loras: Sequence[str] = ()
     device: str = "auto"
+    dtype: str = "auto"
     overwrite: bool = False
 
     def __post_init__(self):
+        require_dtype(self.dtype)
         require_whole("batch", self.batch, 1, TOGETHER)
 
 
@@ -82,7 +85,7 @@ def stylize(asked: Request, bar: Callable, tell: Callable[[str], None] = log.inf
     read = [picture.path for picture in (*contents, *styles)]
     outputs.require_free(targets.values(), asked.overwrite, read)
     with output_folder(next(iter(targets.values())).parent):
-        found = find_model(asked.model, loras=asked.loras)
+        found = find_model(asked.model, None, asked.loras, asked.dtype, asked.device)
         pairs = make_pairs(targets, kind, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary = Summary(skipped=len(pairs) - len(todo))

@@ -141,7 +141,9 @@ class Layers:
         """A group or layer norm, with an activation or without."""
         if not self.way.cuda:
             small = x.size.numbers / x.size.channels * 2 * FLOAT
-            made = self.tape.op([x.tensor], x.tensor.nbytes, [x.tensor], more=(min(small, 1 << 16),))
+            made = self.tape.op(
+                [x.tensor], x.tensor.nbytes, [x.tensor], more=(min(small, 1 << 16),)
+            )
             return Value(made, x.size)
         centred = self.tape.op([x.tensor], x.size.numbers * FLOAT, [x.tensor])
         made = self.tape.op([centred], x.size.numbers * self.way.item, [centred])
@@ -152,9 +154,7 @@ class Layers:
         tensors = [q.tensor, k.tensor, v.tensor]
         if not self.way.cuda:
             log_sums = q.size.batch * heads * q.size.tokens * FLOAT
-            made = self.tape.op(
-                tensors, q.tensor.nbytes, tensors, keeps_out=True, more=(log_sums,)
-            )
+            made = self.tape.op(tensors, q.tensor.nbytes, tensors, keeps_out=True, more=(log_sums,))
             return Value(made, q.size)
         return self._plain_attend(q, k, v, heads)
 
@@ -170,12 +170,8 @@ class Layers:
             slice_ = self.tape.op([wide_q], rows * width * FLOAT / self.way.item)
             logits = self.tape.op([slice_, wide_k], per_row * rows * FLOAT, [slice_, wide_k])
             powers = self.tape.op([logits], logits.nbytes, keeps_out=True)
-            chances = self.tape.op(
-                [powers], per_row * rows * self.way.item, keeps_out=True
-            )
-            parts.append(
-                self.tape.op([chances, v.tensor], rows * width, [chances, v.tensor])
-            )
+            chances = self.tape.op([powers], per_row * rows * self.way.item, keeps_out=True)
+            parts.append(self.tape.op([chances, v.tensor], rows * width, [chances, v.tensor]))
         out = parts[0]
         if len(parts) > 1:
             out = self.tape.op(parts, q.tensor.nbytes)
@@ -184,9 +180,7 @@ class Layers:
     def gate(self, h: Value) -> Value:
         """GEGLU: half of the channels times the activation of the other half."""
         size = h.size._replace(channels=h.size.channels // 2)
-        return Value(
-            self.tape.op([h.tensor], size.numbers * self.way.item, [h.tensor]), size
-        )
+        return Value(self.tape.op([h.tensor], size.numbers * self.way.item, [h.tensor]), size)
 
     def resnet(self, x: Value, out: int) -> Value:
         def run() -> Value:
@@ -237,7 +231,9 @@ class Layers:
         return Value(tensor, size[0])
 
 
-def unet(layers: Layers, cfg: UNetConfig, batch: int, latent: tuple[int, int], tokens: int) -> Value:
+def unet(
+    layers: Layers, cfg: UNetConfig, batch: int, latent: tuple[int, int], tokens: int
+) -> Value:
     """One evaluation for latents (batch, C, *latent) and `tokens` tokens of text each."""
     widths, heads, last = cfg.block_out_channels, cfg.num_heads, len(cfg.block_out_channels) - 1
     text = layers.way.trained and layers.tape.training

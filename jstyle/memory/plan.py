@@ -14,7 +14,7 @@ from typing import Any
 
 from ..sd.config import CLIPTextConfig, UNetConfig, VAEConfig
 from . import networks
-from .networks import FLOAT, Layers, Map, Way
+from .networks import FLOAT, Layers, Way
 from .parameters import count_parameters
 from .tape import Tape
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from ..sd.files import writable_folder
+from ..sd.number_types import FLOAT32, stated_dtype
 from ..sd.progress import progress_of
 from .cache import FeatureCache
 from .layout import Contest, check_result, raise_problems
@@ -26,7 +27,7 @@ class MetricError(ValueError):
 class Settings:
     """weights: the folder of the published files. words: CLIP_R's list, or None for the one among
     the weights, else the organiser's, which is shipped. cache: the folder of features, None keeps
-    none."""
+    none. dtype: in which the networks' weights are kept; their arithmetic is float32's."""
 
     metrics: tuple[str, ...] = METRICS
     corrected: bool = False
@@ -34,6 +35,7 @@ class Settings:
     words: Path | None = None
     cache: Path | None = None
     device: str = "auto"
+    dtype: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -75,11 +77,11 @@ def score(
     pictures = Pictures(contest, Path(result), FeatureCache(settings.cache))
     found: dict[str, Scores] = {}
     networks = any(SCORERS[one.name].needs for one in ready)
-    device = on_device(settings.device) if networks else nullcontext()
+    device = on_device(settings.device, settings.dtype) if networks else nullcontext()
     with device, _progress(bar, ready, pictures) as progress:
         pictures.done = progress.update
         for one in ready:
-            found[one.name] = compute(one, settings.corrected, pictures)
+            found[one.name] = compute(one, settings.corrected, pictures, settings.dtype)
     return report(contest, settings, found, missing)
 
 
@@ -115,11 +117,12 @@ def words_file(settings: Settings) -> Path | None:
     return own if own.is_file() else None
 
 
-def compute(ready: Ready, corrected: bool, pictures: Pictures) -> Scores:
+def compute(ready: Ready, corrected: bool, pictures: Pictures, dtype: str = FLOAT32) -> Scores:
     """One metric; its network is gone afterwards."""
     scorer = SCORERS[ready.name]
     make = partial(scorer.make, ready.files, corrected, ready.words)
     variant = ["corrected"] if corrected and scorer.corrects else []
+    variant += [dtype] if dtype != FLOAT32 and scorer.needs else []
     metric = Metric(scorer.features or ready.name, make, ready.files, pictures, *variant)
     return scorer.score(metric, pictures)
 
@@ -139,16 +142,20 @@ def report(
         "missing": list(missing),
         "why": missing,
         "corrected": settings.corrected,
+        **stated_dtype(settings.dtype),
         "images": contest.num_prompts,
         "styles": styles,
     }
 
 
-def on_device(device: str) -> AbstractContextManager:
-    """Start Jittor on "cpu", "cuda", or with "auto" on the better that is there."""
-    from ..sd import runtime
+@contextmanager
+def on_device(device: str, dtype: str = FLOAT32) -> Iterator[None]:
+    """Start Jittor on "cpu", "cuda", or with "auto" on the better that is there; networks that are
+    loaded inside keep their weights in `dtype`."""
+    from ..sd import half, runtime
 
-    return runtime.use(device)
+    with runtime.use(device), half.kept_in(dtype):
+        yield
 
 
 def _progress(bar: Callable | None, ready: Sequence[Ready], pictures: Pictures):

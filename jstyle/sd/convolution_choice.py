@@ -29,7 +29,9 @@ def choose(
         return WINOGRAD
     if (window, stride, padding) == ((1, 1), 1, 0):
         return POINTS
-    rows, columns = (out_size(side, k, stride, padding) for side, k in zip(size, window, strict=True))
+    rows, columns = (
+        out_size(side, k, stride, padding) for side, k in zip(size, window, strict=True)
+    )
     return PATCHES if rows * columns <= PIXELS_PER_CHANNEL * channels else ONEDNN
 
 

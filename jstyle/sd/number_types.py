@@ -13,10 +13,15 @@ HELP = (
 )
 
 
-def require_dtype(dtype: str) -> None:
+def require_dtype(dtype: object) -> None:
     """Raise ValueError for another name."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be {', '.join(DTYPES[:-1])} or {DTYPES[-1]}, got {dtype!r}")
+
+
+def stated_dtype(dtype: str) -> dict[str, str]:
+    """For records: what moves pixels against float32."""
+    return {} if dtype == FLOAT32 else {"dtype": dtype}
 
 
 def resolved_dtype(dtype: str, device: str = AUTO) -> str:
@@ -32,7 +37,7 @@ def resolved_dtype(dtype: str, device: str = AUTO) -> str:
         return FLOAT16 if cuda else FLOAT32
     if cuda:
         raise ValueError(
-            "dtype bfloat16 is for the CPU: on CUDA Jittor's own operations round to it what has to "
-            "stay exact; use float16, or --device cpu"
+            "dtype bfloat16 is for the CPU: what Jittor computes with it on CUDA was not checked; "
+            "use float16, or --device cpu"
         )
     return dtype

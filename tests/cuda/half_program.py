@@ -6,6 +6,8 @@ FOLDER gets NAME.npz: float16 as CUDA computes it, and float32 on the CPU and on
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from jstyle.config import StyleConfig
 from jstyle.pipeline import JStyleID
 from jstyle.sd import runtime
+from jstyle.sd.hooks import around_attention, around_residuals
 from jstyle.sd.pipeline import PARTS, StableDiffusion
 from jstyle.sd.startup import jt
 from tests import tiny
@@ -28,7 +31,7 @@ def saved(kind: str, folder: Path, scales: dict[str, float] | None = None) -> Pa
     for part in PARTS:
         for name, value in getattr(sd, part).state_dict().items():
             for words, factor in (scales or {}).items():
-                if f"{part}.{name}".find(words) >= 0:
+                if words in f"{part}.{name}":
                     value.assign(value * factor)
     sd.save_pretrained(folder, "float32")
     return folder
@@ -77,18 +80,18 @@ def large(folder: Path) -> Arrays:
     for device, dtype in WAYS:
         with runtime.use(device):
             sd = StableDiffusion.from_pretrained(where, dtype=dtype)
-            seen = {}
-            watch(sd.unet, seen)
-            for name, value in evaluated(sd).items():
-                found[f"{name} {device} {dtype}"] = value
+            seen: dict[str, float] = {}
+            with watched(sd.unet, seen):
+                for name, value in evaluated(sd).items():
+                    found[f"{name} {device} {dtype}"] = value
             for name, value in seen.items():
                 found[f"{name} {device} {dtype}"] = np.array(value)
     return found
 
 
-def watch(unet, seen: dict[str, float]) -> None:
-    """The largest logit and the largest value between blocks."""
-    from jstyle.sd.hooks import around, around_attention
+@contextmanager
+def watched(unet, seen: dict[str, float]) -> Iterator[None]:
+    """`seen` gets the largest logit, and the largest value between blocks."""
 
     def logits(call, q, k, v):
         wide = [x.float32().numpy().astype(np.float64) for x in (q, k)]
@@ -97,12 +100,12 @@ def watch(unet, seen: dict[str, float]) -> None:
         return call(q, k, v)
 
     def between(call, skips, x):
-        peaks = [float(np.abs(s.float32().numpy()).max()) for s in skips]
-        seen["activation"] = max(peaks)
+        seen["activation"] = max(float(np.abs(s.float32().numpy()).max()) for s in skips)
         return call(skips, x)
 
-    around_attention(unet, unet.attention_sites(), logits).__enter__()
-    around(unet, "residuals", between)
+    sites = unet.attention_sites()
+    with around_attention(unet, sites, logits), around_residuals(unet, between):
+        yield
 
 
 def shipped(folder: Path) -> Arrays:

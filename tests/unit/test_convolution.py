@@ -52,7 +52,9 @@ def test_large_maps_of_few_channels_are_left_to_onednn(monkeypatch):
     assert tuple(kernels.convolve(x, w, 1, 1).shape) == (1, 5, 8, 8)
 
 
-@pytest.mark.parametrize("workspace", [convolution_choice.WORKSPACE, 1], ids=["whole", "a row at a time"])
+@pytest.mark.parametrize(
+    "workspace", [convolution_choice.WORKSPACE, 1], ids=["whole", "a row at a time"]
+)
 def test_winograd_gives_values_and_gradients_of_jittors_convolution(workspace, monkeypatch):
     monkeypatch.setattr(convolution_choice, "WORKSPACE", workspace)
     x, w = draw((2, 128, 32, 34), 1), draw((136, 128, 3, 3), 2).stop_grad()

@@ -66,9 +66,7 @@ def on_cpu() -> bool:
 def fast(*tensors: jt.Var) -> bool:
     """True if the C++ kernels can take these tensors here: CPU, oneDNN, float32."""
     return (
-        on_cpu()
-        and bool(jt.compile_extern.use_mkl)
-        and all(t.dtype == "float32" for t in tensors)
+        on_cpu() and bool(jt.compile_extern.use_mkl) and all(t.dtype == "float32" for t in tensors)
     )
 
 

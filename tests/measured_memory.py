@@ -170,6 +170,13 @@ if __name__ == "__main__":
         found = measured(task, model, size, options)
     print(
         json.dumps(
-            {"peak": found, "plan": p.peak, "held": p.held, "runs": p.runs, "ratio": p.peak / found}
+            {
+                "peak": found,
+                "plan": p.peak,
+                "held": p.held,
+                "runs": p.runs,
+                "scratch": p.scratch,
+                "ratio": p.peak / found,
+            }
         )
     )

@@ -104,7 +104,13 @@ class Layers:
             columns = window * window * size.tokens
             scratch = max(1 << 18, columns) * FLOAT
         made = self.tape.op(
-            [x.tensor], size.numbers * FLOAT, saved, weights, scratch, also=read, more=more
+            [x.tensor],
+            size.numbers * FLOAT,
+            saved,
+            weights,
+            scratch,
+            also=read,
+            more=more,
         )
         return Value(made, size)
 

@@ -16,7 +16,7 @@ from ..sd.config import CLIPTextConfig, UNetConfig, VAEConfig
 from . import networks
 from .networks import FLOAT, Layers, Way
 from .parameters import count_parameters
-from .tape import Tape
+from .tape import Pool, Tape
 
 TASKS = ("stylize", "generate", "train")
 HALF = 2  # bytes of a float16 or bfloat16
@@ -48,15 +48,18 @@ class Asked:
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes. held: name -> what stays for the whole task; runs: name -> what an evaluation takes on
-    top while it lasts."""
+    """Bytes. held: name -> what stays for the whole task. runs: name -> what an evaluation alone
+    takes on top; together: what all of them take, one after the other, since not every block that
+    one leaves fits the next; scratch: what libraries take for themselves."""
 
     held: Mapping[str, int]
     runs: Mapping[str, int]
+    together: int
+    scratch: int
 
     @property
     def peak(self) -> int:
-        return sum(self.held.values()) + max(self.runs.values())
+        return sum(self.held.values()) + self.together + self.scratch
 
     @property
     def widest(self) -> str:
@@ -80,6 +83,7 @@ class _Planner:
         scale = 2 ** (len(self.vae.block_out_channels) - 1)
         self.latent = asked.size[0] // scale, asked.size[1] // scale
         self.tokens = self.text.max_position_embeddings
+        self.pool, self.scratch = Pool(), 0
 
     def plan(self) -> Plan:
         return self._training() if self.asked.task == "train" else self._painting()
@@ -98,7 +102,18 @@ class _Planner:
         held = {"weights": self._weights(small)}
         if asked.features:
             held["features"] = asked.features
-        return Plan(held, runs)
+        return Plan(held, runs, self.pool.total, self.scratch)
+
+    def _peak(self, way: Way, walk: Callable[[Layers], object]) -> int:
+        tape = Tape()
+        walk(Layers(tape, way))
+        return self._played(tape)
+
+    def _played(self, tape: Tape) -> int:
+        """What it takes alone; it also goes through the task's own allocator."""
+        self.scratch = max(self.scratch, tape.scratch)
+        tape.peak(self.pool)
+        return tape.peak()
 
     def _weights(self, small: bool) -> int:
         configs = (self.unet, self.vae, self.text)
@@ -107,14 +122,14 @@ class _Planner:
         return sum(c.matrices * item + c.vectors * FLOAT for c in counts)
 
     def _text(self, way: Way, rows: int) -> int:
-        return _peak(way, lambda layers: networks.text_encoder(layers, self.text, rows))
+        return self._peak(way, lambda layers: networks.text_encoder(layers, self.text, rows))
 
     def _unet(self, way: Way, rows: int) -> int:
         shape = (self.unet, rows, self.latent, self.tokens)
-        return _peak(way, lambda layers: networks.unet(layers, *shape))
+        return self._peak(way, lambda layers: networks.unet(layers, *shape))
 
     def _vae(self, way: Way, network: Callable, rows: int, size: Sequence[int]) -> int:
-        return _peak(way, lambda layers: network(layers, self.vae, rows, tuple(size)))
+        return self._peak(way, lambda layers: network(layers, self.vae, rows, tuple(size)))
 
     def _training(self) -> Plan:
         asked = self.asked
@@ -129,7 +144,7 @@ class _Planner:
             "VAE's encoder": self._vae(frozen, networks.encoder, 1, asked.size),
             "UNet with gradients": self._step(trained),
         }
-        return Plan(held, runs)
+        return Plan(held, runs, self.pool.total, self.scratch)
 
     def _trained(self) -> int:
         """How many numbers are trained."""
@@ -145,10 +160,4 @@ class _Planner:
         layers = Layers(tape, way)
         out = networks.unet(layers, self.unet, asked.together, self.latent, self.tokens)
         tape.backward(layers.copied(out).tensor)
-        return tape.peak() + (trained * HALF if asked.half else 0)
-
-
-def _peak(way: Way, walk: Callable[[Layers], object]) -> int:
-    tape = Tape()
-    walk(Layers(tape, way))
-    return tape.peak()
+        return self._played(tape) + (trained * HALF if asked.half else 0)

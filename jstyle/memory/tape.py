@@ -1,7 +1,8 @@
 """The operations of an evaluation in the order in which they run, and how much they hold at most.
 
 Jittor runs what it was asked for in the order in which it was asked, and lets go of a tensor after
-the last operation that reads it. So the sizes of what each operation reads and makes are enough. A
+the last operation that reads it. So the sizes of what each operation reads and makes are enough.
+What lies between a trained weight and the loss is kept until the loss is gone, whoever reads it. A
 gradient is the same list backwards: each operation names what its gradient reads.
 """
 
@@ -50,7 +51,7 @@ class Tape:
     again: bool = False
     ops: list[_Op] = field(default_factory=list)
     steps: list[_Step] = field(default_factory=list)
-    kept: list[Tensor] = field(default_factory=list)  # to the end: gradients of what is trained
+    kept: list[Tensor] = field(default_factory=list)  # until the loss is gone
 
     def op(
         self,
@@ -76,8 +77,9 @@ class Tape:
         self.ops.append(_Op((*inputs, *also), made, int(scratch)))
         if grad:
             read = (*saved, out) if keeps_out else tuple(saved)
-            step = _Step(tuple(inputs), out, read, int(weights), int(scratch), passes)
-            self.steps.append(step)
+            given = (tuple(inputs), out, read, int(weights), int(scratch), passes)
+            self.steps.append(_Step(*given))
+            self.kept.append(out)
         return out
 
     def block(self, call: Callable[[], Tensor], inputs: Sequence[Tensor]) -> Tensor:
@@ -85,9 +87,10 @@ class Tape:
         are forgotten until its gradient is wanted."""
         if not (self.training and self.again):
             return call()
-        before, self.steps = self.steps, []
+        before, self.steps, self.kept = (self.steps, self.kept), [], []
         out = call()
-        self.steps = before
+        self.steps, self.kept = before
+        self.kept.append(out)
         if out.grad or any(x.grad for x in inputs):
             self.steps.append(_Step(tuple(inputs), out, tuple(inputs), again=call))
         return out
@@ -126,17 +129,27 @@ class Tape:
         grads[id(x)] = g
 
     def _recompute(self, step: _Step, g: Tensor, grads: dict[int, Tensor]) -> None:
-        before, self.steps, self.again = self.steps, [], False
+        before, self.steps, self.kept, self.again = (self.steps, self.kept), [], [], False
         out = step.again()
-        inner, self.steps, self.again = self.steps, before, True
+        inner, alive = self.steps, self.kept
+        (self.steps, self.kept), self.again = before, True
         found = {id(out): g}
         self._back(inner, found)
+        self.ops.append(_Op(tuple(alive), [], 0))  # until here
         for x in step.inputs:
             if id(x) in found:
                 self._add(grads, x, found[id(x)])
 
-    def peak(self) -> int:
-        """Bytes that Jittor's allocator takes from the system for all of this."""
+    @property
+    def scratch(self) -> int:
+        """Bytes that a library takes for itself at most; it gives them back, the process does not."""
+        return max(op.scratch for op in self.ops)
+
+    def peak(self, pool: Pool | None = None) -> int:
+        """Bytes that Jittor's allocator has from the system after all of this, without scratch.
+
+        pool: the allocator, which may hold blocks of what ran before.
+        """
         last: dict[int, int] = {}
         for i, op in enumerate(self.ops):
             for tensor in (*op.makes, *op.reads):
@@ -146,15 +159,16 @@ class Tape:
         ends: dict[int, list[int]] = {}
         for key, i in last.items():
             ends.setdefault(i, []).append(key)
-        pool, places, most = Pool(), {}, 0
+        pool, places = pool or Pool(), {}
         for i, op in enumerate(self.ops):
             for tensor in op.makes:
                 places[id(tensor)] = pool.take(tensor.nbytes)
-            most = max(most, pool.total + op.scratch)
             for key in ends.get(i, ()):
                 if key in places:
                     pool.give(places.pop(key))
-        return most
+        for block in places.values():
+            pool.give(block)
+        return pool.total
 
 
 @dataclass(eq=False)

@@ -17,7 +17,7 @@ from .config import StyleConfig
 from .console.program import Command, Program
 from .console.shared_options import model_source
 from .console.words import count, progress_bar, say
-from .methods import find_method
+from .methods import find_method, from_noise
 
 USAGE = """\
 usage: jstyle COMMAND [options]      (jstyle COMMAND --help shows the options and examples)
@@ -37,9 +37,11 @@ first steps:
 """
 
 
-def _style_config(args: Namespace, config: type = StyleConfig):
+def _style_config(args: Namespace, config: type = StyleConfig, skip: tuple[str, ...] = ()):
     """The options of a method among those of a command."""
-    names = [field.name for field in fields(config) if field.name in args]
+    names = [
+        field.name for field in fields(config) if field.name in args and field.name not in skip
+    ]
     return config(**{name: args[name] for name in names})
 
 
@@ -51,8 +53,9 @@ def _several(value) -> list[str]:
 def _stylize(args: Namespace) -> int:
     from .commands.stylize import Request, stylize
 
-    names = ("content", "style", "out", "method", "batch", "device", "dtype", "overwrite")
-    given = {name: args[name] for name in names}
+    names = ("content", "style", "out", "style_choice", "method", "batch", "device", "dtype")
+    names += ("overwrite",)
+    given = {"style": None, **{name: args[name] for name in names if name in args}}
     given |= {"model": model_source(args), "loras": _several(args.lora)}
     cfg = _style_config(args, find_method(args.method).Config)
     done = stylize(Request(cfg=cfg, **given), progress_bar(args, "eval"), partial(say, args))
@@ -83,13 +86,19 @@ def _reconstruct(args: Namespace) -> int:
 
 
 def _generate(args: Namespace) -> int:
-    from .commands.generate import Request, generate
+    from .commands.generate import After, Request, generate
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("out", "seed", "negative", "height", "width", "device", "dtype", "overwrite")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
-    request = Request(how=Sampling(**{name: args[name] for name in FIELDS}), **given)
+    how, references = {name: args[name] for name in FIELDS}, _several(args.reference)
+    if args.method is not None:
+        cfg = _style_config(args, find_method(args.method).Config, skip=("prompt",))
+        given["after"] = After(args.method, cfg, tuple(references))
+    elif references:
+        raise ValueError(f"--reference needs --method, one of {', '.join(from_noise())}")
+    request = Request(how=Sampling(**how), **given)
     for path in generate(request, progress_bar(args, "eval"), partial(say, args)):
         say(args, f"wrote {path}")
     return 0
@@ -186,9 +195,20 @@ def _warmup(args: Namespace) -> int:
 def _doctor(args: Namespace) -> int:
     from .commands import doctor
 
+    if args.task is not None:
+        return _memory(args)
     checks = doctor.examine()
     say(args, doctor.as_json(checks) if args.json else doctor.as_text(checks))
     return 0 if doctor.can_run(checks) else 1
+
+
+def _memory(args: Namespace) -> int:
+    from .commands import memory
+
+    names = [field.name for field in fields(memory.Request) if field.name != "model"]
+    asked = memory.Request(model_source(args), **{name: args[name] for name in names})
+    say(args, memory.told(asked, args.json))
+    return 0
 
 
 COMMANDS = {
@@ -198,7 +218,7 @@ COMMANDS = {
     "reconstruct": Command(
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),
-    "generate": Command("pictures from prompts", options.generate, _generate),
+    "generate": Command("pictures from prompts", options.generate, _generate, varies=True),
     "grid": Command("one sheet over samplers, steps, prompts, LoRAs, ...", options.grid, _grid),
     "demo": Command("the shipped pictures through the shipped model", options.demo, _demo),
     "parity": Command("this package against PyTorch, layer by layer", options.parity, _parity),

@@ -9,16 +9,16 @@ style's recorded keys and values, all of the same site and timestep.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .config import parse_gamma
-from .features import FeatureBank, JoinedBank, in_window, timestep
+from .features import AnyBank, in_window, timestep
 from .sd.facts import Row
 from .sd.hooks import AttentionCall
 from .sd.startup import jt
+from .sites import decoder_indices, resolve_sites  # noqa: F401  # which were here
 
 
 class StyleInjector:
@@ -33,8 +33,8 @@ class StyleInjector:
 
     def __init__(
         self,
-        queries: FeatureBank | JoinedBank,
-        keys_values: FeatureBank | JoinedBank,
+        queries: AnyBank,
+        keys_values: AnyBank,
         gamma: float | Callable[[float], float],
         tau: float,
         window: tuple[int, int] | None = None,
@@ -90,44 +90,3 @@ def gamma_at(gamma: float | str, timesteps: Sequence[int] | np.ndarray) -> Calla
     first, last = int(timesteps[0]), int(timesteps[-1])
     span = max(first - last, 1)
     return lambda t: lo + (hi - lo) * (1.0 + math.cos(math.pi * (first - t) / span)) / 2.0
-
-
-def resolve_sites(sites: str, valid: Sequence[str]) -> tuple[str, ...]:
-    """Names of self-attentions for "decoder:A-B", "decoder:A" or full names, comma-separated.
-
-    valid: the model's names in execution order; the result keeps that order, without repeats.
-    Decoder indices follow StyleID: the attentions of up_blocks.0, .1, ... are counted through,
-    as many per block as the fullest has (three in SD 1.x and 2.x), whether or not a block has
-    any; there 3-5 is up_blocks.1, 6-8 up_blocks.2, 9-11 up_blocks.3.
-    Raises ValueError that lists the valid names.
-    """
-    numbered = decoder_indices(valid)
-    chosen: set[str] = set()
-    for item in sites.split(","):
-        match = re.fullmatch(r"decoder:(\d+)(?:-(\d+))?", item)
-        if match:
-            lo = int(match[1])
-            wanted = range(lo, int(match[2] or lo) + 1)
-            names = [name for name, index in numbered.items() if index in wanted]
-            known = len(wanted) > 0 and set(wanted) <= set(numbered.values())
-        else:
-            names, known = [item], item in valid
-        if not known:
-            listing = "\n".join(
-                f"  {name}" + (f" (decoder:{numbered[name]})" if name in numbered else "")
-                for name in valid
-            )
-            raise ValueError(f"no attention site {item!r}; valid sites are\n{listing}")
-        chosen.update(names)
-    return tuple(name for name in valid if name in chosen)
-
-
-def decoder_indices(valid: Sequence[str]) -> dict[str, int]:
-    """{site name: StyleID's decoder index} for the sites of the up blocks."""
-    found = {}
-    for name in valid:
-        match = re.match(r"up_blocks\.(\d+)\.attentions\.(\d+)\.", name)
-        if match:
-            found[name] = int(match[1]), int(match[2])
-    per_block = 1 + max((j for _, j in found.values()), default=0)
-    return {name: block * per_block + j for name, (block, j) in found.items()}

@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
+from .config import CHOICES, EACH, PRESETS, RESULTS_TOGETHER, StyleConfig
 from .console.parser import Parser, asked_for, make_parser
 from .console.shared_options import add_config, add_device, add_dtype, add_model, add_overwrite
-from .methods import DEFAULT, METHODS, find_method
+from .method_options import add_method, add_references
+from .methods import DEFAULT, METHODS, find_method, from_noise
 from .score.total import ARTFID, PROTOCOLS
+from .sd.facts import STYLE
 from .sd.number_types import FLOAT32
 from .sd.rng import NUMPY, RNGS
 
@@ -50,20 +52,26 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     method = find_method(asked_for("method", words) or DEFAULT)
     parser = _parser(
         "stylize",
-        "Paint content images in the style of style images. Every content meets every style; "
-        "each image is prepared once. Results are CONTENT_stylized_STYLE.png with a .json record "
-        "beside each. Finished results are skipped, so an interrupted run can be started again.",
+        "Paint content images in the style of style images. Every content meets every style "
+        "(--style-choice); each image is prepared once. Results are CONTENT_stylized_STYLE.png, a "
+        ".json record beside each. Finished results are skipped, so an interrupted run can be "
+        "started again.",
         "  jstyle stylize --content photo.jpg --style painting.jpg --out result.png\n"
         "  jstyle stylize --content photos --style paintings --out results\n"
         "  jstyle stylize --content photo.jpg --style painting.jpg --out out --preset high-style\n"
         "  jstyle stylize --content photo.jpg --style painting.jpg --out out --gamma 0.5 \\\n"
         "      --sites decoder:9-11 --window 0:200\n"
-        "  jstyle stylize --content photo.jpg --style painting.jpg --out out --model sd21\n"
+        "  jstyle stylize --content photo.jpg --style paintings --out out --style-choice all\n"
+        "  jstyle stylize --content photo.jpg --style painting.jpg --out out --model sd21 \\\n"
+        "      --method reference-only --prompt 'a castle' --guidance 5\n"
         "  jstyle stylize --config run.yaml       (run.yaml: content: photos, steps: 30, ...)\n",
     )
     add_config(parser)
     parser.add_argument("--content", type=str, required=True, help="an image or a folder of them")
-    parser.add_argument("--style", type=str, required=True, help="an image or a folder of them")
+    if STYLE in method.roles:
+        parser.add_argument("--style", type=str, required=True, help="an image or a folder of them")
+        told = "; ".join(f"{name}: {does}" for name, does in CHOICES.items())
+        parser.add_argument("--style-choice", type=str, default=EACH, help=f"of a content: {told}")
     parser.add_argument(
         "--out", type=str, required=True, help="a folder, or a .png for one content and one style"
     )
@@ -76,16 +84,9 @@ def stylize(words: Sequence[str] = ()) -> Parser:
         default=RESULTS_TOGETHER,
         help="how many results of one image are sampled together; fewer need less memory",
     )
-    methods = "; ".join(f"{name}: {find_method(name).does}" for name in METHODS)
-    parser.add_argument(
-        "--method",
-        type=str,
-        default=DEFAULT,
-        help=f"{methods}; the options below are those of {method.name}",
-    )
-    if method.presets:
-        parser.add_presets(method.presets, method.default_preset)
-    parser.add_fields(method.Config)
+    add_method(parser, method.name, METHODS, DEFAULT)
+    if STYLE not in method.roles:
+        parser.elsewhere["style"] = f"method {method.name} takes no style picture"
     add_overwrite(parser)
     return parser
 
@@ -110,23 +111,31 @@ def reconstruct() -> Parser:
     return parser
 
 
-def generate() -> Parser:
+def generate(words: Sequence[str] = ()) -> Parser:
+    """words: what was given, for a method has options of its own."""
+    method = asked_for("method", words)
     parser = _parser(
         "generate",
-        "Pictures from prompts. Picture i has the seed SEED + i.",
+        "Pictures from prompts. Picture i has the seed SEED + i. With --method they are painted "
+        "after reference pictures, or after the first of them.",
         '  jstyle generate --prompt "a star in mosaic style" --out star.png\n'
         '  jstyle generate --prompt "a star" --prompt "a tree" --out pictures --seed 7\n'
         '  jstyle generate --prompt "a castle at dusk" --out castle.png --model sd21 \\\n'
         "      --height 768 --width 512 --steps 30 --guidance 7.5\n"
         '  jstyle generate --prompt "a castle" --out castle.png --sampler dpm++2m --sigmas karras\n'
-        '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n',
+        '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n'
+        '  jstyle generate --prompt "a fox" --reference drawing.png --method reference-only \\\n'
+        "      --out fox.png\n"
+        '  jstyle generate --prompt "a cat" --prompt "a dog" --method style-aligned --out pair\n',
     )
     add_config(parser)
     parser.add_argument(
         "--prompt", action="append", required=True, help="may be given several times"
     )
     parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
+    add_references(parser)
     _add_painting(parser, "of the first picture's noise")
+    add_method(parser, method, from_noise(), None, skip=("size_px",))
     return parser
 
 
@@ -230,7 +239,7 @@ def warmup() -> Parser:
     )
     add_model(parser)
     add_dtype(parser)
-    parser.add_fields(StyleConfig, skip={"steps", "window"})
+    parser.add_fields(StyleConfig, skip={"steps", "window", "prompt", "negative", "invert_prompt"})
     return parser
 
 
@@ -239,10 +248,43 @@ def doctor() -> Parser:
         "doctor",
         "Can the main job run on this machine, what would be slow or fail, and how to mend it. "
         "Exit code 0 when it can run.",
-        "  jstyle doctor\n  jstyle doctor --json\n",
+        "  jstyle doctor\n  jstyle doctor --json\n"
+        "  jstyle doctor --task stylize --model sd21 --size-px 512 --dtype float16 --device cuda\n"
+        "  jstyle doctor --task train --model sd21 --train full --checkpointing\n"
+        "  jstyle doctor --task all --model sd21 --device cuda     (a table)\n",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_memory_task(parser)
     return parser
+
+
+def _add_memory_task(parser: Parser) -> None:
+    """What memory is planned for; without --task nothing is."""
+    from .memory.plan import TASKS, TRAINED
+
+    parser.add_argument(
+        "--task",
+        type=str | None,
+        default=None,
+        help=f"instead, how much memory this takes: {', '.join(TASKS)}, or all for a table",
+    )
+    add_model(parser)
+    add_dtype(parser)
+    kind = {"type": int | None, "default": None}
+    parser.add_argument("--size-px", help="of the pictures (default: the model's)", **kind)
+    parser.add_argument("--batch", type=int, default=1, help="pictures in one evaluation")
+    parser.add_argument("--steps", type=int, default=50, help="stylize: of inversion and sampling")
+    parser.add_argument(
+        "--feature-dtype", type=str, default="float32", help="stylize: of recorded features"
+    )
+    parser.add_argument("--train", type=str, default="lora", help=f"train: {' or '.join(TRAINED)}")
+    parser.add_argument("--rank", type=int, default=4, help="train: of the LoRA")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="train: with gradient checkpointing"
+    )
+    parser.add_argument(
+        "--precision", type=str, default="float32", help="train: float32, or float16 on CUDA"
+    )
 
 
 def parity() -> Parser:

@@ -15,9 +15,10 @@ from .config import StyleConfig, parse_window
 from .features import FeatureBank, Recorder, in_window
 from .injection import StyleInjector, gamma_at, resolve_sites
 from .inversion import Inversion
+from .memory.plan import Asked, plan
 from .recompute import ReplayInjector, replayed
 from .sd.hooks import around_attention
-from .sd.pipeline import StableDiffusion
+from .sd.pipeline import PARTS, StableDiffusion
 from .sd.startup import jt
 from .storage import DiskBank, choose, feature_bytes
 
@@ -39,7 +40,7 @@ class JStyleID:
 
     def __init__(self, sd: StableDiffusion, scratch: str | PathLike | None = None):
         self.sd, self.scratch = sd, scratch
-        self._empty_prompt: jt.Var | None = None
+        self._contexts: dict[str, jt.Var] = {}
 
     def stylize(
         self,
@@ -53,7 +54,9 @@ class JStyleID:
         cfg = StyleConfig() if cfg is None else cfg
         images = {"q": self._checked(content, cfg), "kv": self._checked(style, cfg)}
         needed = sum(self.feature_bytes(cfg, x.shape, parts) for parts, x in images.items())
-        cfg = self.decide(cfg, needed)
+        largest = max((x.shape for x in images.values()), key=lambda shape: shape[2] * shape[3])
+        together = max(x.shape[0] for x in images.values())
+        cfg = self.decide(cfg, needed, working=self.working_bytes(largest, together))
         first, second, third = _shares(progress, cfg.steps, 3)
         noise_c = self.invert(images["q"], cfg, "q", first)
         noise_s = self.invert(images["kv"], cfg, "kv", second)
@@ -74,7 +77,7 @@ class JStyleID:
         recorder = Recorder(self._bank(cfg), parts, parse_window(cfg.window))
         trail = {} if sites and cfg.features == "recompute" else None
         with around_attention(self.sd.unet, sites if trail is None else (), recorder):
-            loop = self.sd.invert(z, self._context(z.shape[0]), cfg.steps)
+            loop = self.sd.invert(z, self._context(cfg.invert_prompt, z.shape[0]), cfg.steps)
             z = _run(loop if trail is None else _traced(loop, z, trail), cfg.steps, progress)
         recorder.bank.settle()
         return Inversion(z, recorder.bank, cfg.steps, trail or {})
@@ -99,8 +102,8 @@ class JStyleID:
         beside = None
         hook: ReplayInjector | StyleInjector
         if sites and _both_traced(content, style):
-            hook = ReplayInjector(gamma, cfg.tau, cfg.feature_dtype)
-            beside = replayed(content, style, self._context(1), window)
+            hook = ReplayInjector(gamma, cfg.tau, cfg.feature_dtype, style.pooled)
+            beside = replayed(content, style, self._context(cfg.invert_prompt), window)
         else:
             hook = StyleInjector(content.features, style.features, gamma, cfg.tau, window)
         with around_attention(self.sd.unet, sites, hook):
@@ -116,13 +119,28 @@ class JStyleID:
         unet = self.sd.unet.config
         return shape[0] * feature_bytes(unet, sites, parts, times, latent, cfg.feature_dtype)
 
+    def working_bytes(self, shape: Sequence[int], together: int = 1) -> int:
+        """Bytes that the evaluations of a stylisation need at most, by plan; shape: of an image."""
+        configs = {part: getattr(self.sd, part).config for part in PARTS}
+        dtype = str(self.sd.unet.conv_in.weight.dtype)
+        how = (bool(jt.flags.use_cuda), dtype, together)
+        made = plan(configs, Asked("stylize", (shape[2], shape[3]), *how))
+        return made.together + made.scratch
+
     def decide(
-        self, cfg: StyleConfig, nbytes: int, tell: Callable[[str], object] = log.info
+        self,
+        cfg: StyleConfig,
+        nbytes: int,
+        tell: Callable[[str], object] = log.info,
+        working: int | None = None,
     ) -> StyleConfig:
-        """`cfg` with "auto" replaced by the best place for `nbytes` of features, told in a line."""
+        """`cfg` with "auto" replaced by the best place for `nbytes` of features, told in a line.
+
+        working: bytes that the evaluations need beside them, where that is known.
+        """
         if cfg.features != "auto":
             return cfg
-        chosen, why = choose(nbytes, self.scratch)
+        chosen, why = choose(nbytes, self.scratch, working)
         if nbytes:
             tell(why)
         return replace(cfg, features=chosen)
@@ -146,14 +164,18 @@ class JStyleID:
         return FeatureBank(cfg.feature_dtype)
 
     def _sample(self, z: jt.Var, cfg: StyleConfig, progress, beside=None) -> jt.Var:
-        context = self._context(z.shape[0])
-        return _run(self.sd.sample(z, context, cfg.steps, beside=beside), cfg.steps, progress)
+        context, how = self._context(cfg.prompt, z.shape[0]), {}
+        if cfg.guidance != 1.0:
+            how = {"guidance": cfg.guidance, "negative_context": self._context(cfg.negative)}
+        loop = self.sd.sample(z, context, cfg.steps, beside=beside, **how)
+        return _run(loop, cfg.steps, progress)
 
-    def _context(self, batch: int) -> jt.Var:
-        """(batch, 77, dim) of the empty prompt."""
-        if self._empty_prompt is None:
-            self._empty_prompt = self.sd.encode_text([""])
-        return self._empty_prompt.expand(batch, *self._empty_prompt.shape[1:])
+    def _context(self, prompt: str, batch: int = 1) -> jt.Var:
+        """(batch, 77, dim) of a prompt."""
+        if prompt not in self._contexts:
+            self._contexts[prompt] = self.sd.encode_text([prompt])
+        found = self._contexts[prompt]
+        return found.expand(batch, *found.shape[1:])
 
     def _sites(self, cfg: StyleConfig) -> tuple[str, ...]:
         """The attentions to hook: none without injection. Checks sites and window together."""

@@ -17,6 +17,7 @@ from jstyle.sd.folders import remove_folder
 from .. import runs
 from .folders import locked
 from .order import stages_of
+from .search_task import SearchTask
 from .stages import Stage
 from .task import Task
 from .worker import Worker
@@ -58,6 +59,12 @@ def run_style(
 
 def _run_stages(task: Task, worker: Worker, tell: Tell, bar, made: list[str]) -> None:
     parts.sweep(task.setup.out.style(task.name))
+    if isinstance(task, SearchTask):
+        from .search import search_style
+
+        with runs.on_device(task.setup.device):
+            search_style(task, worker, tell, bar)
+        return
     stages = stages_of(task)
     if any(stage.current() is None for stage in stages):
         remove_folder(_result(task))  # a half of old pictures must not be submitted

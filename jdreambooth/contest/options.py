@@ -13,7 +13,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from jstyle.methods import DEFAULT, find_method
+from jstyle.methods import DEFAULT, find_method, missing_options
 from jstyle.sd.limits import PER_PICTURE, PICTURES, SEED, require_whole
 
 from ..config import AUTO, TrainConfig
@@ -213,12 +213,19 @@ def as_section(section: str, value: object) -> dict | None:
         kind = class_of(section, value)
     except ValueError as error:
         raise OptionError(f"{section}: {error}") from None
-    require_known(value, keys_of(section, value), section)
+    require_known(value, keys_of(section, value), section, _reasons(section, value))
     hints = {**get_type_hints(kind), "preset": str}
     for name, given in value.items():
         if not _fits(given, hints[name]):
             raise OptionError(f"{section}: {name} must be {_told(hints[name])}, got {given!r}")
     return value
+
+
+def _reasons(section: str, given: Mapping) -> Mapping:
+    """Why keys of a section cannot be given; of refine also those of other methods."""
+    if section != "refine":
+        return NOT_HERE
+    return {**missing_options(given.get("method", DEFAULT), keys_of(section, given)), **NOT_HERE}
 
 
 def require_known(given: dict, known: list[str], where: str, reasons: Mapping = NOT_HERE) -> None:
@@ -247,6 +254,9 @@ def merged(base: dict | None, over: dict | None) -> dict | None:
     if over.get("captions") in (AUTO, BY_PROMPT):  # which go with a prompt
         dropped.discard("instance_prompt")
     kept = {name: value for name, value in base.items() if name not in dropped}
+    if over.get("method", base.get("method", DEFAULT)) != base.get("method", DEFAULT):
+        known = keys_of("refine", over)  # what the other method does not have goes
+        kept = {name: value for name, value in kept.items() if name in known}
     if "steps" in over and kept.get("save_at"):
         kept["save_at"] = _up_to(over["steps"], kept["save_at"])
     return {**kept, **over}

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jstyle.methods import find_method
+from jstyle.methods.vocabulary import in_words_of
 from jstyle.sd import files, image
+from jstyle.sd.facts import CONTENT, STYLE
 from jstyle.sd.progress import progress_of
 
 from .. import measures, runs
@@ -290,7 +292,7 @@ class Refine(Pictures):
             cfg = self.task.options.refinement(item.prompt)
             if cfg is not None:
                 costs = find_method(cfg.method).evaluations(cfg)
-                ways[_way(cfg), self.style_image(item)] = costs["style"]
+                ways[_way(cfg), self.style_image(item)] = costs.get(STYLE, 0)
         return list(ways.values())
 
     def make(self, worker: Worker, bar: Callable | None) -> dict:
@@ -323,11 +325,13 @@ class Refine(Pictures):
         def advance(done: int, total: int) -> None:
             update()
 
-        sides = {"style": painter.prepare("style", painter.load(style, cfg), cfg, advance)}
+        sides = {}
+        if STYLE in painter.roles:
+            sides[STYLE] = painter.prepare(STYLE, painter.load(style, cfg), cfg, advance)
         for row in rows:
-            content = painter.load(self._before(row), cfg)
-            sides["content"] = painter.prepare("content", content, cfg, advance)
-            made = image.to_uint8(painter.apply(sides, cfg, advance))[0]
+            content, worded = painter.load(self._before(row), cfg), in_words_of(cfg, row["text"])
+            sides[CONTENT] = painter.prepare(CONTENT, content, worded, advance)
+            made = image.to_uint8(painter.apply(sides, worded, advance))[0]
             about = {"style": self.task.name, "refine": told, **row}
             path = self.folder / row["file"]
             files.writable_folder(path.parent)

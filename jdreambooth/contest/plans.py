@@ -92,7 +92,7 @@ def _unknown_method(name: str) -> str | None:
     try:
         find_method(name)
     except ValueError as error:
-        return f"{NONE} or {str(error).removeprefix('method must be ').rpartition(', got')[0]}"
+        return f"one of {NONE}, {str(error).removeprefix('method must be one of ').rpartition(', got')[0]}"
     return None
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from argparse import Action
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -21,7 +21,15 @@ from .option_values import dashed, plain, require_harmless, require_kinds, with_
 from .words import one_line
 
 DEVICES = ("auto", "cpu", "cuda")
-MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts", "inside"}
+MAY_BE_EMPTY = {
+    "negative",
+    "prompt",
+    "prompts",
+    "invert_prompt",
+    "class_prompt",
+    "sample_prompts",
+    "inside",
+}
 
 
 class UsageError(ValueError):
@@ -48,8 +56,9 @@ class ConfigFile(ActionConfigFile):
         if not isinstance(found, (dict, type(None))):
             raise UsageError(f"{values}: must hold options with values, such as steps: 30")
         try:
+            parser.require_here(dashed(f"--{name}") for name in found or {})
             listed = with_lists(found or {}, parser._actions)
-        except InputError as error:
+        except (InputError, UsageError) as error:
             raise UsageError(f"{values}: {error}") from None
         if listed != found:
             text = yaml.safe_dump(listed, allow_unicode=True)
@@ -63,6 +72,7 @@ class Parser(ArgumentParser):
 
     presets: Mapping[str, dict] = {}
     config_file: str | None = None
+    elsewhere: Mapping[str, str] = {}  # options of other variants of the command -> what is said
 
     def add_argument(self, *names: str, **options: Any) -> Action:
         if options.get("action") == "config":
@@ -91,6 +101,7 @@ class Parser(ArgumentParser):
         words = list(map(dashed, words))
         try:
             require_harmless(words)
+            self.require_here(word.partition("=")[0] for word in words)
             args = self.parse_args(words)
             require_kinds(vars(args), self._actions)
             if self.presets:
@@ -111,6 +122,13 @@ class Parser(ArgumentParser):
         if getattr(args, "device", DEVICES[0]) not in DEVICES:
             raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {args.device!r}")
         return args
+
+    def require_here(self, options: Iterable[str]) -> None:
+        """Raise UsageError for an option that only another variant of the command has."""
+        for option in options:
+            told = self.elsewhere.get(option.removeprefix("--").replace("-", "_"))
+            if option.startswith("--") and told is not None:
+                raise UsageError(f"{option}: {told}")
 
     def _placed(self, message: str, words: list[str]) -> str:
         """The message, with the --config file if the option it names is not among the words."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..sd import convolution_choice as choice
@@ -61,10 +61,9 @@ class Layers:
     def __init__(self, tape: Tape, way: Way):
         self.tape, self.way = tape, way
 
-    def start(self, size: Map, grad: bool = False) -> Value:
+    def start(self, size: Map) -> Value:
         """What a network is given."""
-        made = self.tape.op((), size.numbers * self.way.item)
-        return Value(Tensor(made.nbytes, True) if grad else made, size)
+        return Value(self.tape.op((), size.numbers * self.way.item), size)
 
     def wide(self, numbers: int) -> tuple[Tensor, ...]:
         """The float32 copy of a weight kept in half precision."""
@@ -201,24 +200,20 @@ class Layers:
         def run() -> Value:
             dim, h = x.size.channels, self.norm(x)
             if linear:
-                h = self.same(self.adapted_feed(self.copied(h), dim))
+                h = self.same(self.linear(self.copied(h), dim))
             else:
                 h = self.copied(self.same(self.conv(h, dim, 1, 1, 0)))
             h = self.same(self._attention(self.norm(h), None, heads), h)
             h = self.same(self._attention(self.norm(h), context, heads), h)
-            wide = self.same(self.adapted_feed(self.norm(h), 8 * dim))
-            h = self.same(self.adapted_feed(self.gate(wide), dim), h)
+            wide = self.same(self.linear(self.norm(h), 8 * dim))
+            h = self.same(self.linear(self.gate(wide), dim), h)
             if linear:
-                h = self.copied(self.same(self.adapted_feed(h, dim)))
+                h = self.copied(self.same(self.linear(h, dim)))
             else:
                 h = self.conv(self.copied(h), dim, 1, 1, 0)
             return self.same(h, x)
 
         return self._block(run, [x, context])
-
-    def adapted_feed(self, x: Value, out: int) -> Value:
-        """A layer outside of attention, which the usual LoRA leaves alone."""
-        return self.linear(x, out)
 
     def _attention(self, x: Value, context: Value | None, heads: int) -> Value:
         source, dim = context or x, x.size.channels
@@ -242,8 +237,7 @@ def unet(
 ) -> Value:
     """One evaluation for latents (batch, C, *latent) and `tokens` tokens of text each."""
     widths, heads, last = cfg.block_out_channels, cfg.num_heads, len(cfg.block_out_channels) - 1
-    text = layers.way.trained and layers.tape.training
-    context = layers.start(Map(batch, cfg.cross_attention_dim, tokens, 1), bool(text) and False)
+    context = layers.start(Map(batch, cfg.cross_attention_dim, tokens, 1))
     linear = cfg.use_linear_projection
     x = layers.same(layers.conv(layers.start(Map(batch, cfg.in_channels, *latent)), widths[0]))
     skips = [x]
@@ -329,7 +323,3 @@ def text_encoder(layers: Layers, cfg: CLIPTextConfig, batch: int) -> Value:
         h = layers.same(layers.linear(layers.norm(x), cfg.intermediate_size))
         x = layers.same(layers.linear(layers.copied(h), dim), x)
     return layers.norm(x)
-
-
-def without_training(way: Way) -> Way:
-    return replace(way, trained="")

@@ -19,6 +19,7 @@ from .parameters import count_parameters
 from .tape import Pool, Tape
 
 TASKS = ("stylize", "generate", "train")
+TRAINED = ("lora", "full")
 HALF = 2  # bytes of a float16 or bfloat16
 PROCESS_BYTES = 350 << 20  # Python, NumPy, Jittor and the kernels of one task, on Linux x86-64
 
@@ -28,8 +29,9 @@ class Asked:
     """A task, as its command's options say it.
 
     size: (height, width) of the pictures. dtype: resolved, not "auto". together: pictures in one
-    evaluation. features: bytes of what is recorded at once. train: of a training, what is trained;
-    average: with a moving average; half: with precision = float16.
+    evaluation, twice as many rows where they are guided. features: bytes of what is recorded at
+    once. train: of a training, what is trained; average: with a moving average; half: with
+    precision = float16.
     """
 
     task: str
@@ -37,7 +39,7 @@ class Asked:
     cuda: bool = False
     dtype: str = "float32"
     together: int = 1
-    guided: bool = True
+    guided: bool = False
     features: int = 0
     train: str = "lora"
     rank: int = 4
@@ -94,7 +96,7 @@ class _Planner:
         widened = Way(asked.cuda, widened=small)
         way = Way(asked.cuda, HALF) if small and asked.cuda else widened
         runs = {"text encoder": self._text(way, 1)}
-        rows = asked.together * (2 if asked.guided and asked.task == "generate" else 1)
+        rows = asked.together * (2 if asked.guided else 1)
         runs["UNet"] = self._unet(way, rows)
         if asked.task == "stylize":
             runs["VAE's encoder"] = self._vae(widened, networks.encoder, 1, asked.size)

@@ -142,7 +142,7 @@ class Tape:
 
     @property
     def scratch(self) -> int:
-        """Bytes that a library takes for itself at most; it gives them back, the process does not."""
+        """Bytes that a library takes for itself at most, and the process does not give back."""
         return max(op.scratch for op in self.ops)
 
     def peak(self, pool: Pool | None = None) -> int:

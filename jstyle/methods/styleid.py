@@ -24,6 +24,7 @@ class StyleID(Method):
     Config = StyleConfig
     presets = PRESETS
     default_preset = "paper"
+    pools = True
     free = frozenset({"features"})
 
     def __init__(self, sd, scratch=None):
@@ -48,7 +49,8 @@ class StyleID(Method):
             return cfg
         bytes_of = self.styler.feature_bytes
         needed = sum(held[role] * bytes_of(cfg, shape, PARTS[role]) for role in self.roles)
-        return self.styler.decide(cfg, needed, tell)
+        working = self.styler.working_bytes(shape, max(held.values()))
+        return self.styler.decide(cfg, needed, tell, working)
 
     def prepare(
         self, role: str, picture: np.ndarray, cfg: StyleConfig, progress: Progress | None = None
@@ -60,6 +62,11 @@ class StyleID(Method):
         from ..inversion import join
 
         return join(prepared)
+
+    def pool(self, prepared: Any) -> Inversion:
+        from ..inversion import pool
+
+        return pool(prepared)
 
     def apply(self, prepared: Any, cfg: StyleConfig, progress: Progress | None = None) -> jt.Var:
         return self.styler.transfer(*(prepared[role] for role in self.roles), cfg, progress)

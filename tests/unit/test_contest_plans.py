@@ -96,7 +96,7 @@ def test_a_style_adds_to_the_plans_of_the_defaults_key_by_key():
         ({"Ring": {"strength": 1.5}}, "strength must be above 0 and at most 1, got 1.5"),
         ({"Ring": {"init": ""}}, "init must be text that is not empty"),
         ({"Ring": {"style_image": 3}}, "style_image must be text"),
-        ({"Ring": {"method": "stylid"}}, "method must be none or styleid"),
+        ({"Ring": {"method": "stylid"}}, "method must be one of none, styleid, style-aligned"),
         ({"Ring": 3}, "prompts: Ring must hold names with values, got 3"),
         ([1], "prompts must hold names with values"),
     ],

@@ -137,6 +137,29 @@ def test_without_the_option_nothing_is_hooked_and_all_is_float32(folder):
     assert hooks_around(sd.unet.conv_in) and not hooks_around(sd.unet)
 
 
+def test_the_scores_networks_keep_rounded_weights_and_compute_in_float32():
+    from jstyle.score.networks.backbones import squeezenet
+    from jstyle.score.networks.frozen import load_frozen
+
+    pixels, found = jt.array(picture(5, 64, 64)), {}
+    for dtype in ("float32", "float16"):
+        network = squeezenet()
+        shapes = {name: value.shape for name, value in network.state_dict().items()}
+        tensors = {n: tiny.values_of(n, shape) * np.float32(1.1) for n, shape in shapes.items()}
+        if dtype == "float32":
+            tensors = {
+                n: v.astype("f2").astype("f4") if v.ndim > 1 else v for n, v in tensors.items()
+            }
+        with half.kept_in(dtype):
+            load_frozen(network, tensors, "here")
+        kinds = {str(v.dtype) for v in network.parameters() if v.ndim > 1}
+        assert kinds == {dtype}
+        with jt.no_grad():
+            found[dtype] = [value.numpy() for value in network(pixels)]
+    for ours, wanted in zip(*found.values(), strict=True):
+        np.testing.assert_array_equal(ours, wanted)
+
+
 class TestNumberTypes:
     def test_auto_on_each_device(self):
         assert number_types.resolved_dtype("auto", "cpu") == "float32"

@@ -146,20 +146,26 @@ def _as_text(made: Plan, model: Model, asked: Request) -> str:
 
 
 def _table(model: Model, asked: Request) -> Iterator[dict[str, Any]]:
-    """A row per task and number type, with a column per size."""
-    tasks: list[tuple[str, dict]] = []
+    """A row per task and number type, features and precision included, with a column per size."""
+    tasks: list[tuple[str, dict[str, Any]]] = []
     for name in ("stylize", "generate"):
         tasks += [(f"{name}, {kind}", {"task": name, "dtype": kind}) for kind in (FLOAT32, FLOAT16)]
     for part in TRAINED:
         for kind in (FLOAT32, FLOAT16) if asked.on_cuda else (FLOAT32,):
             for again in (False, True):
-                how = {"task": "train", "train": part, "precision": kind, "checkpointing": again}
+                how: dict[str, Any] = {
+                    "task": "train",
+                    "train": part,
+                    "precision": kind,
+                    "checkpointing": again,
+                }
                 label = "LoRA" if part == "lora" else "full"
                 tasks.append((f"train {label}, {kind}{', checkpointing' * again}", how))
-    for told_as, how in tasks:
+    for told_as, given in tasks:
         sizes = {}
         for size in TABLE_SIZES:
-            one = replace(asked, size_px=size, feature_dtype=how.get("dtype", FLOAT32), **how)
+            kept = given.get("dtype", FLOAT32)
+            one = replace(asked, size_px=size, feature_dtype=kept, **given)
             sizes[f"{size} px"] = plan_of(model, one).peak
         yield {"task": told_as, **sizes}
 

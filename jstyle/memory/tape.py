@@ -184,7 +184,7 @@ class Pool:
     """Jittor's allocator: the smallest free block that fits, cut where enough is left over; what
     was taken from the system is not given back (src/mem/allocator/sfrl_allocator.cc)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.total = 0
         self.blocks: list[_Block] = []  # that are free
 

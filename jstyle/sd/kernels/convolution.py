@@ -178,7 +178,7 @@ def convolve(x: jt.Var, w: jt.Var, stride: int = 1, padding: int = 0) -> jt.Var:
     return jt.nn.conv2d(x, w, None, stride, padding)
 
 
-def fastest(x, w, stride: int, padding: int) -> str:
+def fastest(x: jt.Var, w: jt.Var, stride: int, padding: int) -> str:
     """The way for these sizes, by convolution_choice.py."""
     out, channels, *window = w.shape
     sizes = (channels, out, tuple(window), tuple(x.shape[2:]))

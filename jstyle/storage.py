@@ -17,7 +17,7 @@ import numpy as np
 
 from .features import FeatureBank
 from .machine import free_disk_bytes, free_memory_bytes
-from .memory.features import ITEM_BYTES, feature_bytes  # noqa: F401  # was here
+from .memory.features import ITEM_BYTES, feature_bytes, level_of  # noqa: F401  # was here
 from .sd.files import naming
 from .sd.startup import jt
 

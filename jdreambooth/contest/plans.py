@@ -92,7 +92,8 @@ def _unknown_method(name: str) -> str | None:
     try:
         find_method(name)
     except ValueError as error:
-        return f"one of {NONE}, {str(error).removeprefix('method must be one of ').rpartition(', got')[0]}"
+        names = str(error).removeprefix("method must be one of ").rpartition(", got")[0]
+        return f"one of {NONE}, {names}"
     return None
 
 

@@ -17,6 +17,7 @@ from jstyle.methods import METHODS, find_method
 from ..recipe import AVERAGE
 from .options import StyleOptions
 from .plans import BY_SEED, NEAREST, NONE, ROTATE
+from .search_task import SearchTask
 
 RATES, RANKS, PRIORS = (0.5, 1.0, 2.0), (0.5, 1.0, 2.0), (0.0, 0.5, 1.0)
 TEMPLATES = (  # captions in training, texts in painting
@@ -90,6 +91,12 @@ class Space:
 
 
 OF_METHODS = ("gamma", "tau", "style_image")
+
+
+def space_of(task: SearchTask) -> Space:
+    """That of a style; its trainings are drawn by the search's seed and the style's name."""
+    seed = [task.search.seed, *task.name.encode()]
+    return make_space(task.options, task.search.trainings, seed)
 
 
 def make_space(options: StyleOptions, trainings: int, seed: list[int]) -> Space:

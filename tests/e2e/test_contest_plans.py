@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from jdreambooth import generate
 from jdreambooth.contest.config import make_config
 from jdreambooth.contest.run import make_record, make_tasks, run_contest
 from jstyle.score.pictures import read_rgb
@@ -70,6 +71,32 @@ def test_every_key_of_a_plan_changes_the_picture_of_its_prompt_and_no_other(run)
         assert changed(plain, pixels(run({"prompts": own}))) == list(given), given
     assert changed(plain, pixels(run({"words": {"Cat": "tiger"}}))) == ["Cat"]
     assert changed(plain, pixels(run({}))) == []
+
+
+def test_pictures_painted_together_are_those_of_one_by_one_up_to_rounding(run, monkeypatch):
+    own = {"generate": {"together": 2}, "prompts": {"Dog": {"seed": 40}}}
+    alone = pixels(run({**own, "generate": {"together": 1}}))
+    sizes = []
+    make = generate.make_pictures
+
+    def counted(sd, texts, *how):
+        sizes.append(len(texts))
+        return make(sd, texts, *how)
+
+    monkeypatch.setattr(generate, "make_pictures", counted)
+    folder = run(own)
+    assert sizes == [2, 1]  # three prompts
+    together = pixels(folder)
+    for name, picture in alone.items():
+        gaps = np.abs(picture.astype(int) - together[name])
+        assert gaps.max() <= 2 and (gaps > 0).mean() < 0.01, name
+    # a batch of which one picture is there is painted as a whole: the same bytes
+    stage = folder.parent.parent / "styles/01/generate"
+    before = {path.name: path.read_bytes() for path in stage.glob("*.png")}
+    (stage / "Cat.png").unlink()
+    run(own)
+    assert sizes[2:] == [2]
+    assert before == {path.name: path.read_bytes() for path in stage.glob("*.png")}
 
 
 def test_the_nearest_reference_is_the_one_whose_parts_lie_alike(run):

@@ -140,11 +140,13 @@ class _Planner:
         held = {"weights": self._weights(False), "optimiser": copies * trained * FLOAT}
         if asked.train == "lora":
             held["LoRA"] = trained * FLOAT
+        if asked.half:  # for the time of a step
+            held["casts of the UNet"] = count_parameters(self.unet).all * HALF
         frozen = Way(asked.cuda)
         runs = {
             "text encoder": self._text(frozen, 1),
             "VAE's encoder": self._vae(frozen, networks.encoder, 1, asked.size),
-            "UNet with gradients": self._step(trained),
+            "UNet with gradients": self._step(),
         }
         return Plan(held, runs, self.pool.total, self.scratch)
 
@@ -154,7 +156,7 @@ class _Planner:
             return count_parameters(self.unet).all
         return count_parameters(self.unet).lora(self.asked.rank)
 
-    def _step(self, trained: int) -> int:
+    def _step(self) -> int:
         asked = self.asked
         item = HALF if asked.half else FLOAT
         way = Way(asked.cuda, item, trained=asked.train, rank=asked.rank)
@@ -162,4 +164,4 @@ class _Planner:
         layers = Layers(tape, way)
         out = networks.unet(layers, self.unet, asked.together, self.latent, self.tokens)
         tape.backward(layers.copied(out).tensor)
-        return self._played(tape) + (trained * HALF if asked.half else 0)
+        return self._played(tape)

@@ -78,7 +78,6 @@ def test_fifty_steps_of_the_shipped_model(found):
         ("generate", 128, {"dtype": "float32"}),
         ("generate", 128, {"dtype": "float16"}),
         ("train", 64, {}),
-        ("train", 64, {"half": True}),
     ],
 )
 def test_what_the_allocator_took_is_what_was_planned(task, size, options):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jstyle.likeness import colours, opponents
+from jstyle.sd.likeness import colours, opponents
 
 COPY = 0.5
 SAME = 0.05  # a distance of structures below which nobody would tell two pictures apart

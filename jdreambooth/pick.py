@@ -216,10 +216,9 @@ def explain(
     same ones for all, which `seed` draws: a diffusion model as a classifier (arXiv:2303.16203,
     section 3). reading: how the texts are read.
     """
-    from jstyle.sd.prompts.captions import caption_contexts
     from jstyle.sd.startup import jt
 
-    context = caption_contexts(sd, texts, reading or Sampling())
+    context = sd.encode_captions(texts, reading or Sampling())
     schedule = sd.schedule
     last = schedule.config.num_train_timesteps - 1
     errors = np.zeros((len(latents), len(texts)))

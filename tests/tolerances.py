@@ -160,9 +160,9 @@ TOLERANCES = {
     "cuda.float16.grad_norm": Measured(3.3e-3, "2026-11-28"),
     "cuda.float16.tensors": Measured(5.3e-3, "2026-11-28"),
     "cuda.score": Measured(1.5e-6, "2026-11-28"),
-    "cuda.judges": Measured(1.5e-6, "2026-11-28"),
+    "cuda.judges": Measured(4.9e-7, "2026-11-28"),
     "cuda.sampler": Measured(1e-5, "2026-11-28"),
-    "cuda.block": Measured(3e-3, "2026-11-28"),
+    "cuda.block": Measured(1.2e-3, "2026-11-28"),
 }
 
 

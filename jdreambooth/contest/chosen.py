@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields
-from typing import Any
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from typing import Any, cast
 
 from .options import NOT_HERE, SECTIONS, StyleOptions
 
@@ -27,10 +27,12 @@ def _said(section: str, given: Any) -> str:
         return "left out"
     if isinstance(given, Mapping):
         return "; ".join(f"{name}: {_told(value)}" for name, value in given.items())
+    if isinstance(given, type) or not is_dataclass(given):
+        return _told(given)
     defaults = {f.name: _default(f) for f in fields(given)}
     parts = [
         f"{name} {_told(value)}"
-        for name, value in asdict(given).items()
+        for name, value in asdict(cast("Any", given)).items()
         if name not in LEFT_OUT and (name in ALWAYS or value != defaults[name])
     ]
     return ", ".join(parts)

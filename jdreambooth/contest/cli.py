@@ -72,7 +72,7 @@ def _tune(args: Namespace) -> int:
     names = ("trainings", "candidates", "counts", "seed")
     judge = JudgeConfig(by=args.by, draws=args.draws)
     more = {name: args[name] for name in names}
-    search = make_search(budget, judge, args.words, more)
+    search = make_search(budget, judge, args.words, more, args.methods)
     tasks = make_searches(record, search, args.prompts, _names(args.styles), args.device, args.jobs)
     if args.dry_run:
         print("\n".join(map(told, tasks)))

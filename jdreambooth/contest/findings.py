@@ -96,10 +96,10 @@ def collect(record: Record, scores: Mapping | None = None) -> list[Found]:
 
 def _find(record: Record, style: Style, scores: Mapping | None) -> Found:
     out, options = record.out, record.config.style(style.name)
-    used = {"refine": options.refine is not None, CHOOSE: getattr(options, CHOOSE, None)}
+    used = {"refine": options.refines, CHOOSE: options.choose is not None}
     stages = [*(stage for stage in (CHOOSE, "refine") if used[stage]), "generate"]
     pictures = _pictures(out, style, stages)
-    refined = read_manifest(out.stage(style.name, "refine")) if options.refine else None
+    refined = read_manifest(out.stage(style.name, "refine")) if options.refines else None
     trained = options.train is not None
     picked = _pick(out.stage(style.name, "pick")) if options.pick is not None else {}
     return Found(

@@ -127,6 +127,12 @@ def tune() -> Parser:
     )
     parser.add_argument("--counts", type=int, default=2, help="saved counts it has to choose from")
     parser.add_argument(
+        "--methods",
+        type=str,
+        default="none,styleid",
+        help="of refine, tried beside the configuration's own: names of jstyle's methods, and none",
+    )
+    parser.add_argument(
         "--words",
         type=str | None,
         default=None,

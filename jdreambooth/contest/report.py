@@ -151,8 +151,9 @@ def _worth(scores: Mapping) -> str:
 
 def _style(found: Found, size_px: int) -> str:
     name = escape(found.style.name)
+    refining = (found.style_image or "").split(", ")
     references = "".join(
-        reference(path, "the style of the refinement" if path.name == found.style_image else "")
+        reference(path, "the style of the refinement" if path.name in refining else "")
         for path in found.style.references
     )
     drawn = draw_losses(found.losses, found.saved, found.picked.get("used"))

@@ -25,13 +25,15 @@ class Budget:
 @dataclass(frozen=True)
 class Search:
     """How a style is searched. candidates and counts: how many seeds and saved counts every prompt
-    has to choose from. words: prompt -> other words for it."""
+    has to choose from. methods: of refine, beside the configuration's own. words: prompt -> other
+    words for it."""
 
     budget: Budget
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     trainings: int = 2
     candidates: int = 4
     counts: int = 2
+    methods: tuple[str, ...] = ("none", "styleid")
     words: Mapping[str, list[str]] = field(default_factory=dict)
     seed: int = 0
 

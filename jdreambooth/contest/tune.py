@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from jstyle.methods import find_method
 from jstyle.score.layout import Contest, Style, read_contest
 from jstyle.sd import files, parts
 from jstyle.sd.folders import whole_folder
@@ -90,9 +91,15 @@ def make_search(
     judge: JudgeConfig,
     words: str | Path | None,
     more: Mapping[str, int],
+    methods: str = "none,styleid",
 ) -> Search:
-    """words: a YAML file, prompt -> a word or a list of them. Raises ValueError."""
-    search = Search(budget, judge, words=read_words(words), **more)
+    """words: a YAML file, prompt -> a word or a list of them. methods: their names. Raises
+    ValueError."""
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",")))
+    for name in names:
+        if name != plans.NONE:
+            find_method(name)
+    search = Search(budget, judge, methods=names, words=read_words(words), **more)
     for name in ("trainings", "candidates", "counts"):
         require_whole(name, getattr(search, name), 1, PER_PICTURE)
     require_whole("seed", search.seed, 0, 2**31)

@@ -22,11 +22,11 @@ import numpy as np
 from .. import __version__
 from ..config import RESULTS_TOGETHER
 from ..grids.sheet import Labels, Sheet, scaled
-from ..likeness import colour_distance, edge_similarity
 from ..methods import find_method
 from ..score.histogram import Histogram, style_score
 from ..sd import files, hub, image, targets
 from ..sd.facts import STYLE
+from ..sd.likeness import colour_distance, edge_similarity
 from ..sd.reading import read_object
 from . import outputs
 from .inputs import Model, Picture, find_model, find_pictures, start
@@ -151,7 +151,7 @@ def _figures(content: Picture, style: Picture, column: Column) -> dict[str, floa
     """FIGURES of one result, and the seconds that its sampling took."""
     pair = column.pairs[content, style]
     made = np.asarray(image.read_rgb(pair.out))
-    size = made.shape[:2]
+    size = made.shape[0], made.shape[1]
     result, c, s = (image.load(p, size, multiple=1) for p in (pair.out, content.path, style.path))
     metric = Histogram(corrected=True)
     classes = [metric.of(image.to_uint8(x)[0])[None] for x in (result, s)]
@@ -165,7 +165,7 @@ def _sheet(columns: list[Column], rows: list, figures: list[list[dict]], asked: 
     shown: dict[tuple[int, int], np.ndarray] = {}
     for j, (content, style) in enumerate(rows):
         made = [np.asarray(image.read_rgb(column.pairs[content, style].out)) for column in columns]
-        size = made[0].shape[:2]
+        size = made[0].shape[0], made[0].shape[1]
         given = [image.to_uint8(image.load(p.path, size, multiple=1))[0] for p in (content, style)]
         for i, pixels in enumerate((*given, *made)):
             shown[i, j] = scaled(pixels, asked.cell_px)

@@ -85,16 +85,16 @@ def name_results(
         if Path(folder).is_dir() and Path(folder).resolve() == Path(out).resolve():
             raise ValueError(f"{out}: is also a folder of inputs; give another folder")
     taken: dict[Path, tuple[Picture, ...]] = {}
-    for content, styles in wanted:
-        name = styles[0].path if len(styles) == 1 else Path(several)
+    for content, chosen in wanted:
+        name = chosen[0].path if len(chosen) == 1 else Path(several)
         path = Path(out) / stylized_name(content.path, name)
         if path in taken:
-            pairs = zip(taken[path], (content, *styles), strict=True)
+            pairs = zip(taken[path], (content, *chosen), strict=True)
             other, one = next(both for both in pairs if both[0] != both[1])
             raise ValueError(
                 f"{one.path} and {other.path} would both give {path}; rename one of them"
             )
-        taken[path] = (content, *styles)
+        taken[path] = (content, *chosen)
     return list(taken)
 
 

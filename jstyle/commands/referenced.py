@@ -116,7 +116,8 @@ class Referenced:
         from ..sd.startup import jt
 
         seeds = tuple(self.seeds[i] for i in rows)
-        latents = [self.sd.noise(1, seed, *self.size, self.how.rng) for seed in seeds]
+        height, width = self.size
+        latents = [self.sd.noise(1, seed, height, width, self.how.rng) for seed in seeds]
         return Noise(jt.concat(latents), tuple(self.prompts[i] for i in rows), seeds, self.how)
 
     def _prepare(self, progress):

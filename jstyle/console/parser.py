@@ -74,7 +74,7 @@ class Parser(ArgumentParser):
 
     presets: Mapping[str, dict] = {}
     config_file: str | None = None
-    elsewhere: Mapping[str, str] = {}  # options of other variants of the command -> what is said
+    elsewhere: dict[str, str] = {}  # options of other variants of the command -> what is said
 
     def add_argument(self, *names: str, **options: Any) -> Action:
         if options.get("action") == "config":

@@ -15,8 +15,9 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from ..config import parse_window
 from ..sd.facts import CONTENT, STYLE
 from .base import Progress
 from .recorded import Injecting, require_size
@@ -25,6 +26,7 @@ from .vocabulary import Injected, Inverted, Prompted, require_flag
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..features import FeatureBank
     from ..inversion import Inversion
     from ..mixing import Sources
     from ..sd.hooks import AttentionCall
@@ -103,7 +105,7 @@ class AppearanceEncoder(Injecting):
         from .painting import encode
 
         found, unet = encode(self.sd, picture, cfg.steps), self.sd.unet
-        z, bank = found.latent, found.features
+        z, bank = found.latent, cast("FeatureBank", found.features)
         rows = tuple(Row(i, True, STYLE) for i in range(z.shape[0]))
         if self.evaluations(cfg)[STYLE]:
             context = self._context(z.shape[0])
@@ -150,7 +152,7 @@ class AppearanceEncoder(Injecting):
         from ..sd.denoiser import Beside
 
         row = Beside(STYLE, style.latent, self._context(1))
-        return lambda t, abar: [row] if in_window(t, cfg.window) else []
+        return lambda t, abar: [row] if in_window(t, parse_window(cfg.window)) else []
 
     def _context(self, batch: int) -> jt.Var:
         """Of the empty prompt: the reference has no words."""
@@ -165,7 +167,7 @@ class _Join:
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src, cfg = call.facts, self.sources, self.cfg
-        if not src.inside(facts.t, cfg.window):
+        if not src.inside(facts.t, parse_window(cfg.window)):
             return call(q, k, v)
         first = src.first(facts, None if cfg.both else True)
         at = facts._replace(t=0) if cfg.encoder_at == CLEAN else facts

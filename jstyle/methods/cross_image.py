@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import parse_window
 from ..sd.facts import CONTENT, STYLE
 from .base import Noise, Progress
 from .recorded import Hooks, Kept, Recorded, Track
@@ -92,7 +93,7 @@ class CrossImage(Recorded):
     def tracks(self, role: str, cfg: CrossImageConfig) -> Sequence[Track]:
         if role == CONTENT and cfg.gamma == 0:
             return []
-        return [Track(self.sites(cfg), PARTS[role], cfg.window)]
+        return [Track(self.sites(cfg), PARTS[role], parse_window(cfg.window))]
 
     def hooks(
         self, cfg: CrossImageConfig, sources: Sources, start: Noise, inverted: Mapping
@@ -139,7 +140,7 @@ class CrossImage(Recorded):
 
         if not cfg.init_adain:
             return {}
-        windows = cfg.window, cfg.adain_window
+        windows = parse_window(cfg.window), parse_window(cfg.adain_window)
         return {t: z for t, z in style.trail.items() if all(in_window(t, w) for w in windows)}
 
 
@@ -151,7 +152,7 @@ class _Look:
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src, cfg = call.facts, self.sources, self.cfg
-        if not src.inside(facts.t, cfg.window):
+        if not src.inside(facts.t, parse_window(cfg.window)):
             return call(q, k, v)
         first = src.first(facts, conditional=True)
         mixed = q[first:]

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import parse_window
 from ..sd.facts import CONTENT, RESULT
 from .base import Noise
 from .recorded import Hooks, Kept, Recorded, Track
@@ -64,7 +65,7 @@ class MasaCtrl(Recorded):
     reference = CONTENT
 
     def tracks(self, role: str, cfg: MasaCtrlConfig) -> Sequence[Track]:
-        return [Track(self.sites(cfg), "kv", cfg.window)]
+        return [Track(self.sites(cfg), "kv", parse_window(cfg.window))]
 
     def recorders(self, role: str, cfg: MasaCtrlConfig, bank: Any) -> Hooks:
         from ..sd.hooks import around_attention
@@ -73,7 +74,7 @@ class MasaCtrl(Recorded):
         yield from super().recorders(role, cfg, bank)
         if cfg.subject:
             words = places(self.sd.tokenizer, cfg.invert_prompt, cfg.subject)
-            record = Shares({CONTENT: (words,)}, cfg.window, bank)
+            record = Shares({CONTENT: (words,)}, parse_window(cfg.window), bank)
             yield around_attention(self.sd.unet, map_sites(self.sd.unet), record)
 
     def hooks(
@@ -86,7 +87,7 @@ class MasaCtrl(Recorded):
         if cfg.subject:
             of = [places(self.sd.tokenizer, prompt, cfg.subject) for prompt in start.prompts]
             source = places(self.sd.tokenizer, cfg.invert_prompt, cfg.subject)
-            shares = Shares({RESULT: of, CONTENT: (source,)}, cfg.window)
+            shares = Shares({RESULT: of, CONTENT: (source,)}, parse_window(cfg.window))
             sizes = {RESULT: start.latent.shape[2:], CONTENT: inverted[CONTENT].latent.shape[2:]}
             masks = Masks(sources, shares, sizes, cfg.mask_threshold)
             yield around_attention(self.sd.unet, map_sites(self.sd.unet), shares)
@@ -101,7 +102,7 @@ class _Mutual:
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src = call.facts, self.sources
-        if not src.inside(facts.t, self.cfg.window):
+        if not src.inside(facts.t, parse_window(self.cfg.window)):
             return call(q, k, v)
         first = src.first(facts)
         k_s = src.put(k, first, src.of(CONTENT, "k", call.site, facts, k, first))

@@ -16,7 +16,6 @@ from ..features import FeatureBank, in_window
 from ..inversion import Inversion
 from ..sd.facts import CONTENT, STYLE
 from ..sd.noise import InjectedNoise
-from ..sd.prompts.captions import caption_contexts
 from ..sd.samplers.options import Sampling
 from ..sd.sampling import last
 from ..sd.startup import jt
@@ -93,8 +92,8 @@ def contexts(sd: StableDiffusion, start: Noise, negative: str) -> tuple[jt.Var, 
     """
     different, how = list(dict.fromkeys(start.prompts)), start.how
     words = different if len(different) == 1 else list(start.prompts)
-    without = None if how.guidance == 1.0 else caption_contexts(sd, [negative], how)
-    return caption_contexts(sd, words, how), without
+    without = None if how.guidance == 1.0 else sd.encode_captions([negative], how)
+    return sd.encode_captions(words, how), without
 
 
 def paint(

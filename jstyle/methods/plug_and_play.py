@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import parse_window
 from ..sd.facts import CONTENT
 from .base import Noise
 from .recorded import Hooks, Kept, Recorded, Size, Track, Window, require_size
@@ -70,15 +71,17 @@ class PlugAndPlay(Recorded):
     reference = CONTENT
 
     def tracks(self, role: str, cfg: PlugAndPlayConfig) -> Sequence[Track]:
-        return [Track(self.sites(cfg), "qk", cfg.window)]
+        return [Track(self.sites(cfg), "qk", parse_window(cfg.window))]
 
     def windows(self, cfg: PlugAndPlayConfig) -> Sequence[Window]:
-        return [cfg.window, cfg.blocks_window] if cfg.block_names else [cfg.window]
+        windows = [cfg.window, cfg.blocks_window] if cfg.block_names else [cfg.window]
+        return [parse_window(window) for window in windows]
 
     def recorders(self, role: str, cfg: PlugAndPlayConfig, bank: Any) -> Hooks:
         yield from super().recorders(role, cfg, bank)
         for name in cfg.block_names:
-            yield self._around(name, _Record(self.sd.unet, name, bank, cfg.blocks_window))
+            record = _Record(self.sd.unet, name, bank, parse_window(cfg.blocks_window))
+            yield self._around(name, record)
 
     def hooks(
         self, cfg: PlugAndPlayConfig, sources: Sources, start: Noise, inverted: Mapping
@@ -98,7 +101,8 @@ class PlugAndPlay(Recorded):
     def _block_bytes(self, cfg: PlugAndPlayConfig, shape: Sequence[int]) -> int:
         from ..storage import ITEM_BYTES, level_of
 
-        times, levels = self.times(cfg, cfg.blocks_window), self.sd.unet.config.block_out_channels
+        times = self.times(cfg, parse_window(cfg.blocks_window))
+        levels = self.sd.unet.config.block_out_channels
         numbers = 0
         for name in cfg.block_names:
             channels = self.block(name).conv2.weight.shape[0]
@@ -150,7 +154,7 @@ class _Features:
 
     def __call__(self, call: Any, x: jt.Var) -> jt.Var:
         out, facts, src = call(x), self.unet.facts, self.sources
-        if not src.inside(facts.t, self.cfg.blocks_window):
+        if not src.inside(facts.t, parse_window(self.cfg.blocks_window)):
             return out
         first = src.first(facts)
         source = src.of(CONTENT, "h", self.name, facts, out, first)
@@ -165,7 +169,7 @@ class _QueriesAndKeys:
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         facts, src = call.facts, self.sources
-        if not src.inside(facts.t, self.cfg.window):
+        if not src.inside(facts.t, parse_window(self.cfg.window)):
             return call(q, k, v)
         first = src.first(facts)
         return call(self._of(call, "q", q, first), self._of(call, "k", k, first), v)

@@ -241,7 +241,7 @@ class Recorded(Injecting):
 
 def _holds(inversion: Inversion) -> bool:
     """Whether features were recorded."""
-    bank = inversion.features
+    bank: Any = inversion.features
     return any(len(part) for part in getattr(bank, "banks", (bank,)))
 
 

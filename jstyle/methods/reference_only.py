@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import parse_window
 from ..sd.limits import SEED, require_whole
 from .base import Method, Progress
 from .vocabulary import Injected, Inverted, Prompted, require_share
@@ -139,7 +140,7 @@ class ReferenceOnly(Method):
         def latents(t: float, abar: float) -> jt.Var:
             return add_noise(clean, noise, abar)
 
-        return beside(latents, conditional, words[1], cfg.window)
+        return beside(latents, conditional, words[1], parse_window(cfg.window))
 
     @contextmanager
     def _sharing(self, cfg: ReferenceOnlyConfig, pooled: int) -> Iterator[None]:
@@ -151,7 +152,7 @@ class ReferenceOnly(Method):
         def weight(group) -> float:
             return cfg.weight * (1.0 if group.conditional else 1.0 - cfg.fidelity)
 
-        unet, sharing = self.sd.unet, Sharing(pooled, False, cfg.window, weight)
+        unet, sharing = self.sd.unet, Sharing(pooled, False, parse_window(cfg.window), weight)
 
         def attention(call, q, k, v):
             def changed(own, theirs):

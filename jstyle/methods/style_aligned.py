@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ..config import parse_window
 from .base import Method, Progress
 from .vocabulary import Injected, Inverted, Prompted, require_flag, require_number
 
@@ -123,7 +124,7 @@ class StyleAligned(Method):
         from .sharing import beside
 
         own = self.sd.encode_text([cfg.invert_prompt])
-        return beside(lambda t, abar: style.trail[t], own, negative, cfg.window)
+        return beside(lambda t, abar: style.trail[t], own, negative, parse_window(cfg.window))
 
     @contextmanager
     def _shared(self, cfg: StyleAlignedConfig, style: Inversion | None) -> Iterator[None]:
@@ -133,7 +134,8 @@ class StyleAligned(Method):
         from .sharing import Sharing
 
         pooled = 1 if style is None else style.pooled
-        sharing = Sharing(pooled, style is None, cfg.window, lambda group: cfg.weight)
+        window = parse_window(cfg.window)
+        sharing = Sharing(pooled, style is None, window, lambda group: cfg.weight)
         unet = self.sd.unet
 
         def attention(call: AttentionCall, q, k, v):

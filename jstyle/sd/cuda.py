@@ -211,8 +211,7 @@ def _compiler_problems(toolkit: Toolkit) -> Iterator[tuple[str, str]]:
     if limit and have and int(have[0]) > int(limit[1]):
         yield (
             f"{compiler} {have[0]} is newer than this nvcc takes (up to {limit[1]})",
-            f"apt install g++-{limit[1]} and set cc_path=g++-{limit[1]}, or set "
-            "NVCC_APPEND_FLAGS=-allow-unsupported-compiler",
+            f"apt install g++-{limit[1]} and set cc_path=g++-{limit[1]}",
         )
 
 

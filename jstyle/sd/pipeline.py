@@ -28,6 +28,7 @@ from .image import require_finite
 from .noise import InjectedNoise, gaussian
 from .number_types import FLOAT32, resolved_dtype
 from .prompts import PLAIN, conditioning
+from .prompts.captions import caption_rows, encode_captions
 from .prompts.conditioning import Conditioning
 from .rng import NUMPY
 from .samplers.options import Sampling
@@ -192,6 +193,16 @@ class StableDiffusion:
         """
         with jt.no_grad():
             return self.text_encoder(self.tokenizer(prompts), clip_skip)
+
+    def encode_captions(self, captions: Sequence[str], how: Sampling) -> jt.Var:
+        """What pictures show -> context (captions, tokens, D): the same for all steps.
+
+        how: its syntax and clip_skip count here. Raises PromptError for a text that changes with
+        the steps, or has several parts.
+        """
+        rows = [caption_rows(text, self.tokenizer, how.syntax) for text in captions]
+        with jt.no_grad():
+            return encode_captions(self.text_encoder, rows, how.clip_skip or 1)
 
     def condition(
         self,

@@ -39,7 +39,6 @@ CHUNK = b"tEXtjstyle\0"  # in the PNG files that this project writes
 GENERATOR = '<meta name="generator" content="jstyle">'  # in its HTML files
 LORA_KEY = "jstyle_lora"  # in the headers of its LoRA files
 MODEL_KEY = "jstyle.model"  # in the metadata of a model in one file
-TABLE = b"content,style,method,"  # how its tables begin
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of every entry in its zip files: the earliest that there is
 JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"jstyle", "command"},  # the record of a picture
@@ -50,7 +49,11 @@ JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"instance_dir", "learning_rate", "save_at"},  # the configuration of a run
     {"root", "config_folder", "values", "fingerprint"},  # of jdreambooth contest run
 )
-TABLES = (b"rank,submission,state,", b"submission,kind,line")  # first lines, of contest grade
+TABLES = (  # how the first lines of its tables begin: of compare, and of contest grade
+    b"content,style,method,",
+    b"rank,submission,state,",
+    b"submission,kind,line",
+)
 MOST_READ = 1 << 28  # bytes of a file that is looked into
 
 
@@ -190,11 +193,6 @@ def _is_our_table(path: Path) -> bool:
 def _is_our_page(path: Path) -> bool:
     with open(path, "rb") as file:
         return GENERATOR.encode() in file.read(1 << 12)
-
-
-def _is_our_table(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.readline(len(TABLE) + 1).startswith(TABLE)
 
 
 _CHECKS = {

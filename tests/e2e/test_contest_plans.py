@@ -9,6 +9,8 @@ import pytest
 
 from jdreambooth import generate
 from jdreambooth.contest.config import make_config
+from jdreambooth.contest.findings import collect
+from jdreambooth.contest.folders import read_record
 from jdreambooth.contest.run import make_record, make_tasks, run_contest
 from jstyle.score.pictures import read_rgb
 from jstyle.sd import image
@@ -130,6 +132,14 @@ def test_of_several_candidates_the_best_by_the_judge_is_taken_and_all_are_kept(r
         assert np.array_equal(kept[0], alone[prompt])  # the first is what there was without
         assert len({picture.tobytes() for picture in kept}) == 3
         assert np.array_equal(chosen[prompt], kept[each.index(best)])
+    (found,) = collect(read_record(folder.parent.parent))  # as the report shows it
+    for picture in found.pictures:
+        told = choice["prompts"][picture.prompt]
+        assert picture.path == style / "choose" / f"{picture.prompt}.png" and picture.last
+        assert picture.before == style / "generate" / told["chosen"] and picture.why == told["why"]
+        shown = {one.path: one.chosen for one in picture.candidates}
+        wanted = {style / "refine" / row["file"]: row["chosen"] for row in told["candidates"]}
+        assert shown == wanted and picture.candidates[0].scores["gain"] > 0
     by_hist = run({**own, "choose": {"by": "hist"}})
     choice = json.loads((style / "choose/choice.json").read_text())
     for prompt, told in choice["prompts"].items():

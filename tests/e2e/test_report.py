@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from PIL import Image
 from jdreambooth.contest.closeness import Yardstick
 from jdreambooth.contest.comparison import write_comparison
 from jdreambooth.contest.findings import collect
-from jdreambooth.contest.options import StyleOptions
+from jdreambooth.contest.folders import read_record
 from jdreambooth.contest.report import write_report
 from jstyle.score.histogram import hist_scores
 from jstyle.score.layout import read_contest
@@ -188,7 +187,7 @@ def test_a_copy_of_a_reference_is_seen_also_when_it_is_mirrored_and_recoloured(t
 
 
 @pytest.fixture
-def with_candidates(finished, tmp_path, monkeypatch):
+def with_candidates(finished, tmp_path):
     """The run as if "Ice cream" had been painted three times, and the last one chosen."""
     folder = tmp_path / "out"
     shutil.copytree(finished.record.out.folder, folder)
@@ -209,13 +208,10 @@ def with_candidates(finished, tmp_path, monkeypatch):
         shutil.copy(source, stages / "choose" / f"{prompt}.png")
     told = {name: {"chosen": f"{name}/2.png", "why": "adds <most>", "candidates": rows}}
     (stages / "choose" / "choice.json").write_text(json.dumps({"judge": "HIST", "prompts": told}))
-    plain = StyleOptions.__getattribute__
-
-    def chosen(options, name):
-        return True if name == "choose" else plain(options, name)
-
-    monkeypatch.setattr(StyleOptions, "__getattribute__", chosen)
-    return replace(finished.record, out=replace(finished.record.out, folder=folder))
+    about = json.loads((folder / "contest.json").read_text())
+    about["values"]["styles"]["00"]["generate"] = {"candidates": 3}
+    (folder / "contest.json").write_text(json.dumps(about))
+    return read_record(folder)
 
 
 def test_candidates_are_shown_on_hover_with_their_scores_and_the_reason(with_candidates, tmp_path):

@@ -116,6 +116,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "feature_dtype": "float16",
         "style_image": "0",
         "preset": "report",
+        "prompt": "a fox",
+        "invert_prompt": "a fox",
+        "negative": "grey",
+        "guidance": 2.0,
     },
     "choose": {"by": "hist", "draws": 2, "seed": 1, "ask": "{prompt}"},
 }

@@ -27,7 +27,7 @@ CHANGED = {  # an option -> another value than the default; all that change a pi
         "score_scale": 0.5,
         "score_shift": -1.0,
         "sites": "decoder:9-11",
-        "window": "0:600",
+        "window": "0:300",
         "weight": 0.5,
         "invert_prompt": "a drawing",
     },
@@ -36,7 +36,7 @@ CHANGED = {  # an option -> another value than the default; all that change a pi
         "fidelity": 1.0,
         "noise_seed": 3,
         "sites": "decoder:9-11",
-        "window": "0:600",
+        "window": "0:300",
         "weight": 0.5,
     },
 }

@@ -11,8 +11,8 @@ import pytest
 from jstyle import cli
 from jstyle.commands.stylize import Request, stylize
 from jstyle.config import StyleConfig
-from jstyle.likeness import colour_distance, edge_similarity
 from jstyle.sd import image
+from jstyle.sd.likeness import colour_distance, edge_similarity
 from tests.pictures import picture
 from tests.tiny import make_ours
 from tests.unit.test_folder_runs import Bar

@@ -17,8 +17,6 @@ from .schedule import said_at
 
 if TYPE_CHECKING:
     from ..clip import CLIPTextModel
-    from ..pipeline import StableDiffusion
-    from ..samplers.options import Sampling
     from ..tokenizer import Tokenizer
 
 ALONE = np.ones(1, np.float32)  # a row's share of the mean that its weights keep
@@ -30,13 +28,6 @@ def caption_rows(text: str, tokenizer: Tokenizer, syntax: str | None = PLAIN) ->
         ids = tokenizer([text])
         return Rows(ids, np.ones(ids.shape, np.float32))
     return rows_of(said_at(parse_caption(text).items, 1, 1), tokenizer)
-
-
-def caption_contexts(sd: StableDiffusion, captions: Sequence[str], how: Sampling) -> jt.Var:
-    """Contexts (captions, tokens, dim) as `how` reads them. Raises PromptError."""
-    rows = [caption_rows(text, sd.tokenizer, how.syntax) for text in captions]
-    with jt.no_grad():
-        return encode_captions(sd.text_encoder, rows, how.clip_skip or 1)
 
 
 def encode_captions(

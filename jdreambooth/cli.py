@@ -75,7 +75,7 @@ def _generate(args: Namespace) -> int:
     prompts, recipe = read_prompts(args.prompts), _build(Recipe, args)
     bar = progress_bar(args, "eval")
     words = (args.run, prompts, args.out, recipe, args.at, args.device, bar)
-    paths = generate(*words, overwrite=args.overwrite)
+    paths = generate(*words, overwrite=args.overwrite, dtype=args.dtype)
     say(args, f"wrote {count(len(paths), 'picture')} and {MANIFEST} to {args.out}")
     return 0
 
@@ -86,7 +86,7 @@ def _pick(args: Namespace) -> int:
 
     prompts = None if args.prompts is None else read_prompts(args.prompts)
     cfg, bar = _build(PickConfig, args), progress_bar(args, "eval")
-    done = pick(args.run, prompts, cfg, args.device, bar)
+    done = pick(args.run, prompts, cfg, args.device, bar, dtype=args.dtype)
     print(table(done.measured, done.verdict))
     say(args, f"look at {done.grid}")
     return 0

@@ -11,6 +11,7 @@ import numpy as np
 
 from jstyle.sd import files, image, targets
 from jstyle.sd.noise import InjectedNoise, gaussian
+from jstyle.sd.number_types import AUTO, resolved_dtype, stated_dtype
 from jstyle.sd.progress import progress_of
 from jstyle.sd.samplers.options import without_usual
 from jstyle.sd.schedule import add_noise
@@ -35,14 +36,17 @@ def generate(
     device: str = "auto",
     bar: Callable | None = None,
     overwrite: bool = False,
+    dtype: str = AUTO,
 ) -> list[Path]:
     """Write one PNG per prompt into `out`, and manifest.json with every picture's text and seed.
 
     at: a saved step of the run, None for the last. bar(total) makes a tqdm-like progress bar.
-    overwrite: also replace files that are no results of ours. Finished pictures stay if it is
+    overwrite: also replace files that are no results of ours. dtype: in which the model's weights
+    are kept. Finished pictures stay if it is
     interrupted. Raises RunError, ImageError or ValueError for bad input before anything is
     written, OSError if `out` cannot be.
     """
+    dtype = resolved_dtype(dtype, device)
     run = runs.open_run(run_folder)
     recipe = recipe.read_as(run.config)
     recipe.check_texts(recipe.text(prompt) for prompt in prompts)
@@ -51,10 +55,11 @@ def generate(
     wanted = [Path(out) / f"{name}.png" for name in names]
     targets.require_free([*wanted, Path(out) / MANIFEST], overwrite, starts)
     with files.output_folder(out) as folder, runs.on_device(device):
-        sd = runs.load_model(run, step)
+        sd = runs.load_model(run, step, dtype)
         size = runs.picture_size(run, sd)
         start = None if recipe.init is None else mean_picture(starts, size)
         about = {"step": step, "recipe": without_usual(asdict(recipe)), "size_px": size}
+        about |= stated_dtype(dtype)
         rows, paths = [], []
         with progress_of(bar, len(prompts) * recipe.evaluations) as progress:
             for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from jstyle.console.parser import Parser, make_parser
-from jstyle.console.shared_options import add_config, add_device, add_overwrite, add_tokenizer
+from jstyle.console.shared_options import (
+    add_config,
+    add_device,
+    add_dtype,
+    add_overwrite,
+    add_tokenizer,
+)
 
 from . import drawings
 from .config import TrainConfig
@@ -71,6 +77,7 @@ def generate() -> Parser:
     parser.add_argument("--out", type=str, required=True, help="folder for the pictures")
     parser.add_fields(Recipe)
     add_device(parser)
+    add_dtype(parser)
     add_overwrite(parser)
     return parser
 
@@ -100,6 +107,7 @@ def pick() -> Parser:
     _add_prompts(parser)
     parser.add_fields(PickConfig)
     add_device(parser)
+    add_dtype(parser)
     return parser
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from jstyle.sd import files, image
 from jstyle.sd.noise import gaussian
+from jstyle.sd.number_types import AUTO, resolved_dtype, stated_dtype
 from jstyle.sd.progress import progress_of
 from jstyle.sd.prompts.parse import WEBUI, parse_caption
 from jstyle.sd.samplers.options import Sampling, without_usual
@@ -60,16 +62,19 @@ def pick(
     device: str = "auto",
     bar: Callable | None = None,
     out: str | Path | None = None,
-    load: Callable[[runs.Run, int | None], StableDiffusion] = runs.load_model,
+    load: Callable[[runs.Run, int | None], StableDiffusion] | None = None,
+    dtype: str = AUTO,
 ) -> Report:
     """Paint, measure and judge; writes RUN/pick with all pictures, a grid and pick.json.
 
     prompts: not trained ones; None makes some of the run's template. bar(total) makes a tqdm-like
     progress bar. out: another folder than RUN/pick. load(run, step) gives the model of a saved
-    count, or with None the untrained one; it is done with one before it asks for the next.
+    count, or with None the untrained one; it is done with one before it asks for the next; None:
+    they are read from the disk. dtype: in which the models' weights are kept.
     Raises RunError, PickError or ValueError for bad input.
     """
-    cfg = cfg or PickConfig()
+    cfg, dtype = cfg or PickConfig(), resolved_dtype(dtype, device)
+    load = load or partial(runs.load_model, dtype=dtype)
     run = runs.open_run(run_folder)
     run.result()
     cfg = cfg.read_as(run.config)
@@ -95,7 +100,8 @@ def pick(
             _save(folder / step_name(step), painted[step], texts, cfg)
         measured = measure(sd, run, paths, painted, texts, cfg, progress.update)
     verdict = judge(measured, cfg)
-    about = {"config": without_usual(asdict(cfg)), "prompts": texts}
+    config = {**without_usual(asdict(cfg)), **stated_dtype(dtype)}
+    about = {"config": config, "prompts": texts}
     record = {**about, "measured": [asdict(m) for m in measured]}
     files.write_json(folder / RECORD, {**_plain(record), **_plain(verdict._asdict())})
     rows = [[painted[step][i, 0] for step in counts] for i in range(len(texts))]

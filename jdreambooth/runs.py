@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jstyle.sd.files import InputError, MissingFile
+from jstyle.sd.number_types import FLOAT32
 from jstyle.sd.reading import read_object
 from jstyle.sd.steps import step_folders
 
@@ -80,14 +81,15 @@ def _read_json(path: Path) -> dict:
         raise RunError(str(error)) from None
 
 
-def load_model(run: Run, step: int | None) -> StableDiffusion:
-    """The model as it was after `step` steps; None: before training."""
+def load_model(run: Run, step: int | None, dtype: str = FLOAT32) -> StableDiffusion:
+    """The model as it was after `step` steps; None: before training. dtype: in which its weights
+    are kept."""
     from jstyle.sd.pipeline import StableDiffusion
 
     cfg = run.config
     if step is not None and run.trainable.whole_model:
-        return StableDiffusion.from_pretrained(run.results[step])
-    sd = StableDiffusion.from_pretrained(cfg.source)
+        return StableDiffusion.from_pretrained(run.results[step], dtype=dtype)
+    sd = StableDiffusion.from_pretrained(cfg.source, dtype=dtype)
     if step is not None:
         run.trainable.put_on(sd, run.results[step])
     return sd

@@ -53,7 +53,8 @@ def _several(value) -> list[str]:
 def _stylize(args: Namespace) -> int:
     from .commands.stylize import Request, stylize
 
-    names = ("content", "style", "out", "style_choice", "method", "batch", "device", "overwrite")
+    names = ("content", "style", "out", "style_choice", "method", "batch", "device", "dtype")
+    names += ("overwrite",)
     given = {"style": None, **{name: args[name] for name in names if name in args}}
     given |= {"model": model_source(args), "loras": _several(args.lora)}
     cfg = _style_config(args, find_method(args.method).Config)
@@ -83,7 +84,7 @@ def _compare(args: Namespace) -> int:
 def _reconstruct(args: Namespace) -> int:
     from .commands.reconstruct import Request, reconstruct
 
-    names = ("out", "device", "overwrite")
+    names = ("out", "device", "dtype", "overwrite")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     request = Request(args.image, cfg=_style_config(args), **given)
     done = reconstruct(request, progress_bar(args, "eval"))
@@ -101,7 +102,7 @@ def _generate(args: Namespace) -> int:
     from .commands.generate import After, Request, generate
     from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("out", "seed", "negative", "height", "width", "device", "overwrite")
+    names = ("out", "seed", "negative", "height", "width", "device", "dtype", "overwrite")
     names += ("wildcards", "count")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
@@ -127,7 +128,7 @@ def _grid(args: Namespace) -> int:
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("seed", "negative", "height", "width", "model", "variant", "device", "overwrite")
-    names += ("prediction", "tokenizer", "run", "cell_px")
+    names += ("prediction", "tokenizer", "run", "cell_px", "dtype")
     given = {name: args[name] for name in names}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
     given["sampling"] = Sampling(**{name: args[name] for name in FIELDS})
@@ -199,7 +200,7 @@ def _warmup(args: Namespace) -> int:
     from .commands.warmup import TASKS, warm_up
 
     tasks = TASKS if args.task == "all" else (args.task,)
-    model, bar = (model_source(args), args.device), progress_bar(args, "stage")
+    model, bar = (model_source(args), args.device, args.dtype), progress_bar(args, "stage")
     done = warm_up(_style_config(args), bar, tasks, *model)
     say(
         args,
@@ -212,11 +213,22 @@ def _warmup(args: Namespace) -> int:
 def _doctor(args: Namespace) -> int:
     from .commands import doctor
 
+    if args.task is not None:
+        return _memory(args)
     if args.fix_cuda:
         doctor.fix_cuda()
     checks = doctor.examine()
     say(args, doctor.as_json(checks) if args.json else doctor.as_text(checks))
     return 0 if doctor.can_run(checks) else 1
+
+
+def _memory(args: Namespace) -> int:
+    from .commands import memory
+
+    names = [field.name for field in fields(memory.Request) if field.name != "model"]
+    asked = memory.Request(model_source(args), **{name: args[name] for name in names})
+    say(args, memory.told(asked, args.json))
+    return 0
 
 
 COMMANDS = {

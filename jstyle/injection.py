@@ -9,7 +9,6 @@ style's recorded keys and values, all of the same site and timestep.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from .features import AnyBank, in_window, timestep
 from .sd.facts import Row
 from .sd.hooks import AttentionCall
 from .sd.startup import jt
+from .sites import decoder_indices, resolve_sites  # noqa: F401  # which were here
 
 
 class StyleInjector:
@@ -64,7 +64,13 @@ def inject(
     q_c: jt.Var, k_s: jt.Var, v_s: jt.Var, q: jt.Var, gamma: float, tau: float
 ) -> tuple[jt.Var, jt.Var, jt.Var]:
     """(q, k, v) of the injected attention for the result's queries q (B, tokens, heads, head_dim);
-    the content's q_c and the style's k_s and v_s have a batch of B or 1."""
+    the content's q_c and the style's k_s and v_s have a batch of B or 1.
+
+    Queries in half precision are mixed in float32; all three then have their number type.
+    """
+    if q.dtype != "float32":
+        wide = inject(q_c.float32(), k_s, v_s, q.float32(), gamma, tau)
+        return tuple(x.cast(q.dtype) for x in wide)
     mixed = tau * (gamma * q_c + (1.0 - gamma) * q)  # tau on the queries is tau on the logits
     return mixed, _to_batch(k_s, q.shape[0]), _to_batch(v_s, q.shape[0])
 
@@ -84,47 +90,3 @@ def gamma_at(gamma: float | str, timesteps: Sequence[int] | np.ndarray) -> Calla
     first, last = int(timesteps[0]), int(timesteps[-1])
     span = max(first - last, 1)
     return lambda t: lo + (hi - lo) * (1.0 + math.cos(math.pi * (first - t) / span)) / 2.0
-
-
-def resolve_sites(sites: str, valid: Sequence[str]) -> tuple[str, ...]:
-    """Names of self-attentions for "all", "decoder:A-B", "decoder:A" or full names,
-    comma-separated.
-
-    valid: the model's names in execution order; the result keeps that order, without repeats.
-    Decoder indices follow StyleID: the attentions of up_blocks.0, .1, ... are counted through,
-    as many per block as the fullest has (three in SD 1.x and 2.x), whether or not a block has
-    any; there 3-5 is up_blocks.1, 6-8 up_blocks.2, 9-11 up_blocks.3.
-    Raises ValueError that lists the valid names.
-    """
-    numbered = decoder_indices(valid)
-    chosen: set[str] = set()
-    for item in sites.split(","):
-        match = re.fullmatch(r"decoder:(\d+)(?:-(\d+))?", item)
-        if match:
-            lo = int(match[1])
-            wanted = range(lo, int(match[2] or lo) + 1)
-            names = [name for name, index in numbered.items() if index in wanted]
-            known = len(wanted) > 0 and set(wanted) <= set(numbered.values())
-        elif item == "all":
-            names, known = list(valid), True
-        else:
-            names, known = [item], item in valid
-        if not known:
-            listing = "\n".join(
-                f"  {name}" + (f" (decoder:{numbered[name]})" if name in numbered else "")
-                for name in valid
-            )
-            raise ValueError(f"no attention site {item!r}; valid sites are\n{listing}")
-        chosen.update(names)
-    return tuple(name for name in valid if name in chosen)
-
-
-def decoder_indices(valid: Sequence[str]) -> dict[str, int]:
-    """{site name: StyleID's decoder index} for the sites of the up blocks."""
-    found = {}
-    for name in valid:
-        match = re.match(r"up_blocks\.(\d+)\.attentions\.(\d+)\.", name)
-        if match:
-            found[name] = int(match[1]), int(match[2])
-    per_block = 1 + max((j for _, j in found.values()), default=0)
-    return {name: block * per_block + j for name, (block, j) in found.items()}

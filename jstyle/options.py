@@ -11,13 +11,19 @@ from dataclasses import fields
 
 from .config import CHOICES, EACH, PRESETS, RESULTS_TOGETHER, StyleConfig
 from .console.parser import Parser, asked_for, make_parser
-from .console.shared_options import add_config, add_device, add_model, add_overwrite
+from .console.shared_options import add_config, add_device, add_dtype, add_model, add_overwrite
 from .method_options import add_method, add_references
 from .methods import DEFAULT, METHODS, find_method, from_noise
 from .score.total import ARTFID, PROTOCOLS
 from .sd.facts import STYLE
+from .sd.number_types import FLOAT32
 from .sd.rng import NUMPY, RNGS
 
+SCORED_IN = (
+    "in which the networks' weights are kept: float32, as the organiser's checker; float16 (half "
+    "the memory) or bfloat16 (CPU), which move values by about 1e-3; auto: float16 on CUDA, "
+    "float32 on the CPU. All arithmetic is in float32"
+)
 COMPARED: dict[str, tuple[type, str]] = {  # options that methods share
     "steps": (int, "of inversion and sampling"),
     "size-px": (int, "side of the pictures"),
@@ -80,6 +86,7 @@ def stylize(words: Sequence[str] = ()) -> Parser:
         "--out", type=str, required=True, help="a folder, or a .png for one content and one style"
     )
     add_model(parser)
+    add_dtype(parser)
     _add_lora(parser)
     parser.add_argument(
         "--batch",
@@ -141,6 +148,7 @@ def reconstruct() -> Parser:
     parser.add_argument("--out", type=str, required=True, help="the result, a .png")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     add_model(parser)
+    add_dtype(parser)
     used = {"steps", "size_px"}
     parser.add_fields(StyleConfig, skip={field.name for field in fields(StyleConfig)} - used)
     add_overwrite(parser)
@@ -208,6 +216,7 @@ def _add_painting(parser: Parser, seed: str) -> None:
             f"--{side}", type=int | None, default=None, help="in pixels (default: the model's)"
         )
     add_model(parser)
+    add_dtype(parser)
     _add_lora(parser)
     add_overwrite(parser)
 
@@ -294,6 +303,7 @@ def warmup() -> Parser:
         "--task", type=str, default="all", help="stylize, generate, or all (the default)"
     )
     add_model(parser)
+    add_dtype(parser)
     parser.add_fields(StyleConfig, skip={"steps", "window", "prompt", "negative", "invert_prompt"})
     return parser
 
@@ -303,7 +313,10 @@ def doctor() -> Parser:
         "doctor",
         "Can the main job run on this machine, what would be slow or fail, and how to mend it. "
         "Exit code 0 when it can run.",
-        "  jstyle doctor\n  jstyle doctor --json\n  jstyle doctor --fix-cuda\n",
+        "  jstyle doctor\n  jstyle doctor --json\n  jstyle doctor --fix-cuda\n"
+        "  jstyle doctor --task stylize --model sd21 --size-px 512 --dtype float16 --device cuda\n"
+        "  jstyle doctor --task train --model sd21 --train full --checkpointing\n"
+        "  jstyle doctor --task all --model sd21 --device cuda     (a table)\n",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
@@ -313,7 +326,37 @@ def doctor() -> Parser:
         "links to them in the cache, which every later start finds; nothing that is installed is "
         "changed",
     )
+    _add_memory_task(parser)
     return parser
+
+
+def _add_memory_task(parser: Parser) -> None:
+    """What memory is planned for; without --task nothing is."""
+    from .memory.plan import TASKS, TRAINED
+
+    parser.add_argument(
+        "--task",
+        type=str | None,
+        default=None,
+        help=f"instead, how much memory this takes: {', '.join(TASKS)}, or all for a table",
+    )
+    add_model(parser)
+    add_dtype(parser)
+    kind = {"type": int | None, "default": None}
+    parser.add_argument("--size-px", help="of the pictures (default: the model's)", **kind)
+    parser.add_argument("--batch", type=int, default=1, help="pictures in one evaluation")
+    parser.add_argument("--steps", type=int, default=50, help="stylize: of inversion and sampling")
+    parser.add_argument(
+        "--feature-dtype", type=str, default="float32", help="stylize: of recorded features"
+    )
+    parser.add_argument("--train", type=str, default="lora", help=f"train: {' or '.join(TRAINED)}")
+    parser.add_argument("--rank", type=int, default=4, help="train: of the LoRA")
+    parser.add_argument(
+        "--checkpointing", action="store_true", help="train: with gradient checkpointing"
+    )
+    parser.add_argument(
+        "--precision", type=str, default="float32", help="train: float32, or float16 on CUDA"
+    )
 
 
 def parity() -> Parser:
@@ -440,5 +483,6 @@ def score() -> Parser:
     )
     parser.add_argument("--where", action="store_true", help="tell where weights go and come from")
     add_device(parser)
+    add_dtype(parser, SCORED_IN, FLOAT32)
     add_overwrite(parser)
     return parser

@@ -15,9 +15,10 @@ from .config import StyleConfig, parse_window
 from .features import FeatureBank, Recorder, in_window
 from .injection import StyleInjector, gamma_at, resolve_sites
 from .inversion import Inversion
+from .memory.plan import Asked, plan
 from .recompute import ReplayInjector, replayed
 from .sd.hooks import around_attention
-from .sd.pipeline import StableDiffusion
+from .sd.pipeline import PARTS, StableDiffusion
 from .sd.startup import jt
 from .storage import DiskBank, choose, feature_bytes
 
@@ -53,7 +54,9 @@ class JStyleID:
         cfg = StyleConfig() if cfg is None else cfg
         images = {"q": self._checked(content, cfg), "kv": self._checked(style, cfg)}
         needed = sum(self.feature_bytes(cfg, x.shape, parts) for parts, x in images.items())
-        cfg = self.decide(cfg, needed)
+        largest = max((x.shape for x in images.values()), key=lambda shape: shape[2] * shape[3])
+        together = max(x.shape[0] for x in images.values())
+        cfg = self.decide(cfg, needed, working=self.working_bytes(largest, together))
         first, second, third = _shares(progress, cfg.steps, 3)
         noise_c = self.invert(images["q"], cfg, "q", first)
         noise_s = self.invert(images["kv"], cfg, "kv", second)
@@ -116,13 +119,28 @@ class JStyleID:
         unet = self.sd.unet.config
         return shape[0] * feature_bytes(unet, sites, parts, times, latent, cfg.feature_dtype)
 
+    def working_bytes(self, shape: Sequence[int], together: int = 1) -> int:
+        """Bytes that the evaluations of a stylisation need at most, by plan; shape: of an image."""
+        configs = {part: getattr(self.sd, part).config for part in PARTS}
+        dtype = str(self.sd.unet.conv_in.weight.dtype)
+        how = (bool(jt.flags.use_cuda), dtype, together)
+        made = plan(configs, Asked("stylize", (shape[2], shape[3]), *how))
+        return made.together + made.scratch
+
     def decide(
-        self, cfg: StyleConfig, nbytes: int, tell: Callable[[str], object] = log.info
+        self,
+        cfg: StyleConfig,
+        nbytes: int,
+        tell: Callable[[str], object] = log.info,
+        working: int | None = None,
     ) -> StyleConfig:
-        """`cfg` with "auto" replaced by the best place for `nbytes` of features, told in a line."""
+        """`cfg` with "auto" replaced by the best place for `nbytes` of features, told in a line.
+
+        working: bytes that the evaluations need beside them, where that is known.
+        """
         if cfg.features != "auto":
             return cfg
-        chosen, why = choose(nbytes, self.scratch)
+        chosen, why = choose(nbytes, self.scratch, working)
         if nbytes:
             tell(why)
         return replace(cfg, features=chosen)

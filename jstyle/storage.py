@@ -10,58 +10,35 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from .features import FeatureBank
 from .machine import free_disk_bytes, free_memory_bytes
-from .sd.config import UNetConfig
+from .memory.features import ITEM_BYTES, feature_bytes, level_of  # noqa: F401  # was here
 from .sd.files import naming
 from .sd.startup import jt
 
-SHARE = 2  # features may take one in so many of the free bytes
+SHARE = 2  # features may take one in so many of the free bytes, where nothing else is known
+MARGIN, RESERVE = 1.15, 256 << 20  # what a plan may be off, and what is left to everybody else
 SWITCH = "(--features disk; recompute needs no room there)"
-ITEM_BYTES = {"float32": 4, "float16": 2}
 
 
-def feature_bytes(
-    config: UNetConfig,
-    sites: Sequence[str],
-    parts: str,
-    timesteps: int,
-    latent_size: tuple[int, int],
-    dtype: str,
-) -> int:
-    """Bytes of what one image's inversion records, exactly.
-
-    sites: full names of self-attentions; parts: letters of "qkv"; timesteps: how many are recorded;
-    latent_size: (height, width) of its latent.
-    """
-    channels, numbers = config.block_out_channels, 0
-    for site in sites:
-        level = level_of(site, len(channels))
-        numbers += channels[level] * (latent_size[0] >> level) * (latent_size[1] >> level)
-    return numbers * len(parts) * timesteps * ITEM_BYTES[dtype]
-
-
-def level_of(name: str, levels: int) -> int:
-    """How often H and W have been halved where a module of the UNet stands, by its name."""
-    place, index = name.split(".")[:2]
-    if place == "mid_block":
-        return levels - 1
-    return levels - 1 - int(index) if place == "up_blocks" else int(index)
-
-
-def choose(nbytes: int, folder: str | os.PathLike[str] | None = None) -> tuple[str, str]:
+def choose(
+    nbytes: int, folder: str | os.PathLike[str] | None = None, working: int | None = None
+) -> tuple[str, str]:
     """("memory", "disk" or "recompute", the reason in words) for features of `nbytes` bytes.
 
-    Half of the free memory may be taken, else half of what is free where `folder` is.
+    They are kept in memory where the evaluations, which need `working` bytes by plan, have room
+    beside them; without a plan they may take half of what is free. Else half of what is free where
+    `folder` is.
     """
     memory, disk = _free_memory(), free_disk_bytes(Path(folder or tempfile.gettempdir()))
     what = f"recorded features, {gib(nbytes)}, are "
-    if nbytes * SHARE <= memory:
+    wanted = nbytes * SHARE if working is None else nbytes + MARGIN * working + RESERVE
+    if wanted <= memory:
         return "memory", f"{what}kept in memory ({gib(memory)} free)"
     if nbytes * SHARE <= disk:
         return "disk", f"{what}kept on disk ({gib(disk)} free; only {gib(memory)} of memory)"

@@ -136,6 +136,10 @@ TOLERANCES = {
     "score.clip_rn50": Measured(2.5e-6, "2026-11-20"),
     # a softmax over a hundred times the cosines
     "score.clip_iqa": Measured(4.8e-5, "2026-11-20"),
+    # float32's arithmetic on weights that were rounded, against the weights as they were
+    "half.float16": Measured(3.1e-3, "2026-11-28"),
+    "half.bfloat16": Measured(1.8e-2, "2026-11-28"),
+    "half.lora": Measured(6.4e-4, "2026-11-28"),
     # the emulated CUDA device against the CPU; half: against the CPU's float32
     "cuda.text": Measured(2.4e-7, "2026-11-28"),
     "cuda.unet": Measured(1.1e-6, "2026-11-28"),
@@ -143,6 +147,11 @@ TOLERANCES = {
     "cuda.encode": Measured(2.8e-6, "2026-11-28"),
     "cuda.decode": Measured(9.5e-6, "2026-11-28"),
     "cuda.half": Measured(2.6e-3, "2026-11-28"),
+    "cuda.half.text": Measured(6.9e-4, "2026-11-28"),
+    "cuda.half.unet": Measured(2.8e-3, "2026-11-28"),
+    "cuda.half.large": Measured(8.8e-4, "2026-11-28"),
+    "cuda.half.style": Measured(7.0e-4, "2026-11-28"),
+    "cuda.half.generate": Measured(2.2e-3, "2026-11-28"),
     "cuda.style": Measured(9.8e-6, "2026-11-28"),
     "cuda.float32.loss": Measured(6.3e-7, "2026-11-28"),
     "cuda.float32.grad_norm": Measured(2.3e-6, "2026-11-28"),

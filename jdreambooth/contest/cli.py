@@ -39,7 +39,9 @@ def _run(args: Namespace) -> int:
     from .run import make_record, make_tasks, run_contest
 
     check_engine(args.engine, args.jobs)
-    config = read_config(args.config).with_model(args.model, args.prediction, args.tokenizer)
+    config = read_config(args.config).with_model(
+        args.model, args.prediction, args.tokenizer, args.dtype
+    )
     record = make_record(args.root, args.out, config)
     tasks = make_tasks(record, _names(args.styles), args.device)
     if args.dry_run:
@@ -63,7 +65,9 @@ def _tune(args: Namespace) -> int:
 
     check_engine(args.engine, args.jobs)
     budget = budget_of(args.budget)
-    config = read_config(args.config).with_model(args.model, args.prediction, args.tokenizer)
+    config = read_config(args.config).with_model(
+        args.model, args.prediction, args.tokenizer, args.dtype
+    )
     record = make_record(args.root, args.out, config)
     names = ("trainings", "candidates", "counts", "seed")
     judge = JudgeConfig(by=args.by, draws=args.draws)

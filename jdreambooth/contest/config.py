@@ -1,6 +1,6 @@
 """contest.yaml: what is the same for all styles, `defaults:` for each of them, and `styles:`.
 
-    model: sd21                 # with variant, prediction, tokenizer and size_px: for all styles
+    model: sd21             # with variant, prediction, tokenizer, size_px, dtype: for all styles
     size_px: 512
     defaults:
       train: {steps: 1000, save_at: "250,500", rank: 32, prior_weight: 1, class_prompt: a picture}
@@ -30,6 +30,7 @@ from pathlib import Path
 
 from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.limits import SIDE_PX, is_whole, shown, told
+from jstyle.sd.number_types import AUTO, require_dtype
 
 from ..config import CAPTION_SOURCES
 from . import options, plans
@@ -42,6 +43,7 @@ WIDE = {  # the same for all styles
     "prediction": None,
     "tokenizer": None,
     "size_px": None,
+    "dtype": AUTO,
 }
 AVERAGE = "average"
 PER_PROMPT = {"prompts": plans.as_plans, "words": plans.as_words}
@@ -73,10 +75,21 @@ class ContestConfig:
         return Source(wide["model"], wide["variant"], wide["prediction"], wide["tokenizer"])
 
     def with_model(
-        self, model: str | None, prediction: str | None = None, tokenizer: str | None = None
+        self,
+        model: str | None,
+        prediction: str | None = None,
+        tokenizer: str | None = None,
+        dtype: str | None = None,
     ) -> ContestConfig:
-        """The same with another model, or another word about it, unless that is None."""
-        given = {"model": model, "prediction": prediction, "tokenizer": tokenizer}
+        """The same with another model, or another word about it, unless that is None.
+
+        Raises ConfigError for a number type that does not exist.
+        """
+        try:
+            _check_dtype(AUTO if dtype is None else dtype)
+        except OptionError as error:
+            raise ConfigError(str(error)) from None
+        given = {"model": model, "prediction": prediction, "tokenizer": tokenizer, "dtype": dtype}
         given = {name: value for name, value in given.items() if value is not None}
         return replace(self, values={**self.values, **given}) if given else self
 
@@ -178,6 +191,13 @@ def _mapping(name: str, value) -> dict:
     return value or {}
 
 
+def _check_dtype(dtype: object) -> None:
+    try:
+        require_dtype(dtype)
+    except ValueError as error:
+        raise OptionError(str(error)) from None
+
+
 def _check_wide(values: dict) -> None:
     for name in ("model", "variant", "prediction", "tokenizer"):
         if name in values and not (isinstance(values[name], str) and values[name].strip()):
@@ -185,6 +205,7 @@ def _check_wide(values: dict) -> None:
                 raise OptionError(f"{name} must be text, got {values[name]!r}")
     if values.get("prediction") not in (None, *PREDICTIONS):
         raise OptionError(f"prediction must be v or epsilon, got {values['prediction']!r}")
+    _check_dtype(values.get("dtype", AUTO))
     size = values.get("size_px")
     if size is not None and not is_whole(size, 8, SIDE_PX):
         raise OptionError(f"size_px must be an integer {told(8, SIDE_PX)}, got {shown(size)}")

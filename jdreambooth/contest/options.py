@@ -168,7 +168,7 @@ SECTIONS = {
 NOT_HERE = {  # options of the classes that a section does not have, and why
     **dict.fromkeys(("instance_dir", "out", "resume"), "the contest knows it"),
     **dict.fromkeys(
-        ("model", "variant", "prediction", "tokenizer", "size_px"),
+        ("model", "variant", "prediction", "tokenizer", "size_px", "dtype"),
         "it is the same for all styles: put it at top",
     ),
     "device": "it is given on the command line",
@@ -283,7 +283,7 @@ def build(
     Raises OptionError, beginning with the section, for values that are not allowed.
     """
     own = {
-        "train": {"instance_dir": "-", "out": "-", **wide},
+        "train": {"instance_dir": "-", "out": "-", **_of_training(wide)},
         "refine": {"size_px": wide.get("size_px")},
     }
     made = {}
@@ -307,6 +307,11 @@ def build(
     options = StyleOptions(**made, prompts=own_plans, words=own_words, size_px=wide.get("size_px"))
     _check_together(options)
     return options
+
+
+def _of_training(wide: Mapping) -> dict:
+    """What a training is told of these: it has its own `precision`."""
+    return {name: value for name, value in wide.items() if name != "dtype"}
 
 
 def _read_as(section: str, options: Any, train: TrainConfig) -> Any:

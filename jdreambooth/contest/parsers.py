@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from jstyle.console.parser import Parser, make_parser
-from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
+from jstyle.console.shared_options import (
+    add_device,
+    add_dtype,
+    add_overwrite,
+    add_single_file,
+)
 from jstyle.methods import DEFAULT
 from jstyle.score.total import METRICS
+from jstyle.sd import number_types
 
 from .. import drawings
 from .engines import ENGINES
@@ -44,6 +50,8 @@ def _add_model(parser: Parser) -> None:
         "--model", type=str | None, default=None, help="instead of the configuration's model"
     )
     add_single_file(parser)
+    told = f"{number_types.HELP} (the configuration's, or auto); trainings have their own"
+    add_dtype(parser, told, None)
 
 
 def run() -> Parser:
@@ -52,9 +60,9 @@ def run() -> Parser:
         "Train, choose a count, paint and refine every style of a contest. What is finished stays: "
         "a second run does only what is missing or changed, and one that was killed goes on. The "
         "submission is OUT/result. Exit code 1 if a style failed.\n\n"
-        "A configuration is YAML: model, variant, prediction, tokenizer and size_px for all "
-        "styles; defaults, and under styles what differs for one. They hold the sections train, "
-        "pick, generate (the options of "
+        "A configuration is YAML: model, variant, prediction, tokenizer, size_px and dtype for "
+        "all styles; defaults, and under styles what differs for one. They hold the sections "
+        "train, pick, generate (the options of "
         'these commands) and refine ("styleid", or the options of jstyle stylize with style_image '
         "or style_seed). candidates in generate paints several pictures per prompt, of which the "
         "judge (section choose) takes the best; prompts and words hold what differs for single "

@@ -8,6 +8,7 @@ from pathlib import Path
 from jstyle.commands.inputs import find_model
 from jstyle.score.layout import read_contest
 from jstyle.sd import files, parts
+from jstyle.sd.number_types import resolved_dtype
 
 from ..config import DEVICES
 from .config import ContestConfig
@@ -40,7 +41,9 @@ def make_tasks(
     record.config.require_styles(there)
     prompts = {style.name: style.prompts for style in contest.styles}
     record.config.require_prompts(prompts, whole=not contest.others)
-    setup = Setup(record.out, fingerprint=record.fingerprint, device=device, **record.config.wide)
+    wide = record.config.wide
+    wide["dtype"] = resolved_dtype(wide["dtype"], device)
+    setup = Setup(record.out, fingerprint=record.fingerprint, device=device, **wide)
     tasks = [Task(setup, style, record.config.style(style.name)) for style in contest.styles]
     for task in tasks:
         for stage in stages_of(task):

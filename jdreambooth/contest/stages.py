@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from jstyle import __version__
+from jstyle.sd.number_types import stated_dtype
 
 from . import manifest as manifests
 from .manifest import Manifest, digest, key_of, read_manifest
@@ -25,6 +26,7 @@ class Stage:
     name = ""
     revision = 1  # to be raised when the same inputs give other outputs
     unit = "step"
+    trains = False  # in float32, whatever the pictures are painted in
 
     def __init__(self, task: Task, earlier: Mapping[str, Any]):
         self.task, self.earlier = task, earlier
@@ -42,6 +44,8 @@ class Stage:
         own, setup = self.own_inputs(), self.task.setup
         common = {"stage": self.name, "revision": self.revision, "jstyle": __version__}
         common["jittor"] = metadata.version("jittor")
+        if not self.trains:
+            common |= stated_dtype(setup.dtype)
         return {**common, "model": setup.fingerprint, "size_px": setup.size_px, **own}
 
     def own_inputs(self) -> dict:
@@ -93,7 +97,7 @@ class Stage:
         if found is not None and found.key == made.key and found.done:
             self.repair(found)
         manifests.open_folder(self.folder, made)
-        worker.plain(self.task.setup)  # so that loading does not count
+        worker.plain(self.task.setup, self.trains)  # so that loading does not count
         before, started = self.units_done(), perf_counter()
         made.facts = self.make(worker, None if bar is None else partial(self._named, bar))
         seconds = perf_counter() - started

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from jstyle.score.layout import Style
 from jstyle.sd.hub import Source
+from jstyle.sd.number_types import FLOAT32
 
 from .folders import Out
 from .options import StyleOptions
@@ -23,6 +24,7 @@ class Setup:
     device: str = "auto"
     prediction: str | None = None
     tokenizer: str | None = None
+    dtype: str = FLOAT32  # of the weights that paint and pick, not "auto"
 
     @property
     def source(self) -> Source:

@@ -56,6 +56,7 @@ class Prior(Stage):
     """Pictures of the class by the plain model, in a folder that styles share."""
 
     name, unit, needs = "prior", "class picture", ()
+    trains = True
 
     @property
     def folder(self) -> Path:
@@ -101,7 +102,7 @@ class Prior(Stage):
     def make(self, worker: Worker, bar: Callable | None) -> dict:
         from ..prior import make_class_images
 
-        cfg, sd = self.task.options.train, worker.plain(self.task.setup)
+        cfg, sd = self.task.options.train, worker.plain(self.task.setup, trains=True)
         size = cfg.size_px or sd.picture_size
         missing = (self.units() - self.units_done()) // self._per_picture()
         with progress_of(bar, missing) as progress:
@@ -123,6 +124,7 @@ class Prior(Stage):
 
 class Train(Stage):
     name, unit, needs = "train", "step", ("prior",)
+    trains = True
 
     @property
     def config(self) -> TrainConfig:
@@ -200,7 +202,7 @@ class Train(Stage):
             if trainable.whole_model:
                 worker.forget_model()
             else:
-                worker.plain(self.task.setup)  # takes off what was trained
+                worker.plain(self.task.setup, trains=True)  # takes off what was trained
 
     def outputs(self) -> list[Path]:
         kept = [runs.CONFIG, runs.CAPTIONS, runs.METRICS]
@@ -259,7 +261,7 @@ class Pick(Stage):
         run, setup = self.earlier["train"].folder, self.task.setup
         load = partial(worker.trained, setup)
         cfg = self.task.options.pick
-        done = pick(run, self.texts(), cfg, setup.device, bar, self.folder, load)
+        done = pick(run, self.texts(), cfg, setup.device, bar, self.folder, load, setup.dtype)
         step, note = done.verdict.step, done.verdict.note
         if step is None:  # all have collapsed: the least trained one is the least bad
             step = self.task.options.train.save_steps[0]

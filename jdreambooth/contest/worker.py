@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from jstyle.sd.hub import Source
+from jstyle.sd.number_types import FLOAT32
 
 from ..runs import Run
 from .task import Setup
@@ -21,13 +22,13 @@ class Worker:
 
     def __init__(self):
         self.sd: StableDiffusion | None = None
-        self.source = None  # of what is loaded
+        self.source: tuple[Source, str] | None = None  # of what is loaded, and its number type
         self.changed_by = None  # the trainable that has put something on it
         self.loads = 0
 
-    def plain(self, setup: Setup) -> StableDiffusion:
-        """The model as it was before any training."""
-        self._load(setup.source)
+    def plain(self, setup: Setup, trains: bool = False) -> StableDiffusion:
+        """The model as it was before any training; in float32 where it is to be trained."""
+        self._load(setup.source, FLOAT32 if trains else setup.dtype)
         if self.changed_by is not None:
             self.changed_by.take_off(self.sd)
             self.changed_by = None
@@ -35,14 +36,14 @@ class Worker:
 
     def for_training(self, setup: Setup, trainable: type[Trainable]) -> StableDiffusion:
         """The plain model, which will be left with what is trained on it."""
-        sd = self.plain(setup)
+        sd = self.plain(setup, trains=True)
         self.changed_by = trainable
         return sd
 
     def trained(self, setup: Setup, run: Run, step: int | None) -> StableDiffusion:
         """The model as it was after `step` steps of a run; None: before training."""
         if step is not None and run.trainable.whole_model:
-            self._load(Source(str(run.results[step])))
+            self._load(Source(str(run.results[step])), setup.dtype)
             return self.sd
         sd = self.plain(setup)
         if step is not None:
@@ -54,11 +55,11 @@ class Worker:
         """Say that the weights were changed in a way that cannot be undone."""
         self.sd = self.source = self.changed_by = None
 
-    def _load(self, source: Source) -> None:
+    def _load(self, source: Source, dtype: str) -> None:
         from jstyle.sd.pipeline import StableDiffusion
 
-        if self.source != source:
+        if self.source != (source, dtype):
             self.forget_model()  # frees the one before
-            self.sd = StableDiffusion.from_pretrained(source)
-            self.source = source
+            self.sd = StableDiffusion.from_pretrained(source, dtype=dtype)
+            self.source = source, dtype
             self.loads += 1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..sd import hub, image
 from ..sd.files import output_folder
 from ..sd.limits import PER_PICTURE, SEED, SIDE_PX, require_whole
+from ..sd.number_types import require_dtype
 from ..sd.samplers.options import Sampling
 from . import outputs
 from .inputs import Model, Started, find_model, start
@@ -50,12 +51,14 @@ class Request:
     model: str | hub.Source = "tiny"
     loras: Sequence[str] = ()
     device: str = "auto"
+    dtype: str = "auto"
     overwrite: bool = False
     listed: str | None = None
     wildcards: str | None = None
     count: int = 1
 
     def __post_init__(self):
+        require_dtype(self.dtype)
         require_whole("seed", self.seed, 0, SEED)
         require_whole("count", self.count, 1, PER_PICTURE)
         for name in ("height", "width"):
@@ -83,7 +86,7 @@ def generate(asked: Request, bar: Callable, tell: Callable[[str], None] = log.in
     outputs.require_free(paths, asked.overwrite, inputs)
     with ExitStack() as stack:
         stack.enter_context(output_folder(paths[0].parent))
-        found = find_model(asked.model, loras=asked.loras)
+        found = find_model(asked.model, None, asked.loras, asked.dtype, asked.device)
         keys = {job.path: group.key(job, asked, found) for group in groups for job in group.jobs}
         todo = {path for path, key in keys.items() if not outputs.is_finished(path, key)}
         if not todo:

@@ -77,7 +77,7 @@ def _resolve(request: Request, axes: Sequence[Axis]) -> Grid:
     run = None if request.run is None else open_run(request.run)
     given = request if run is None else run
     source = hub.Source(given.model, given.variant, given.prediction, given.tokenizer)
-    model = find_model(source)
+    model = find_model(source, None, (), request.dtype, request.device)
     axes = tuple(saved_counts(axis, run) for axis in axes)
     settings = _settings(request, axes, run, model)
     schedule = Schedule(model.configs["scheduler"])

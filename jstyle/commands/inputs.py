@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..sd import hub, image
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
+from ..sd.number_types import AUTO, FLOAT32, resolved_dtype, stated_dtype
 from ..sd.picture_files import list_images
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ class LoRA:
 class Model:
     """A complete model; `fingerprint` changes when its configuration or weights do.
 
-    source: as it was asked for. place: the same where it lies on this machine.
+    source: as it was asked for. place: the same where it lies on this machine. dtype: in which its
+    weights are kept, not "auto".
     """
 
     source: str
@@ -70,6 +72,7 @@ class Model:
     fingerprint: str
     loras: tuple[LoRA, ...] = ()
     configs: dict = field(default_factory=dict, compare=False, repr=False)  # part -> configuration
+    dtype: str = FLOAT32
 
     @property
     def variant(self) -> str | None:
@@ -91,13 +94,15 @@ class Model:
             **{name: value for name, value in given.items() if value is not None},
             "fingerprint": self.fingerprint,
             "loras": [lora.facts for lora in self.loras],
+            **stated_dtype(self.dtype),
         }
 
     @property
     def key(self) -> list:
         """All that a result depends on, wherever the files lie."""
         loras = [(lora.sha256, lora.weight) for lora in self.loras]
-        return [self.fingerprint, self.variant, loras]
+        more = [] if self.dtype == FLOAT32 else [self.dtype]
+        return [self.fingerprint, self.variant, loras, *more]
 
 
 def find_pictures(path: str | Path) -> list[Picture]:
@@ -113,11 +118,16 @@ def check_picture(path: str | Path) -> Picture:
 
 
 def find_model(
-    source: str | hub.Source, variant: str | None = None, loras: Sequence[str] = ()
+    source: str | hub.Source,
+    variant: str | None = None,
+    loras: Sequence[str] = (),
+    dtype: str = FLOAT32,
+    device: str = AUTO,
 ) -> Model:
     """Resolve, download if need be, and read the configuration; load no weights but LoRA files.
 
-    loras: FILE, FOLDER, FILE:WEIGHT or FOLDER:WEIGHT each. Raises HubError for what is not there,
+    loras: FILE, FOLDER, FILE:WEIGHT or FOLDER:WEIGHT each. dtype: in which weights are to be kept
+    on the device. Raises HubError for what is not there,
     ConfigError for what is not supported, WeightsError for a file that is no LoRA, ValueError for a
     weight that is none.
     """
@@ -132,7 +142,8 @@ def find_model(
         }
         fingerprint = _fingerprint(path)
     found = tuple(find_lora(words) for words in loras)
-    return Model(str(source), replace(source, model=str(path)), fingerprint, found, configs)
+    place, dtype = replace(source, model=str(path)), resolved_dtype(dtype, device)
+    return Model(str(source), place, fingerprint, found, configs, dtype)
 
 
 def find_lora(words: str) -> LoRA:
@@ -219,7 +230,7 @@ def start(
 
     ready = perf_counter()
     with runtime.use(device) as device:
-        sd = StableDiffusion.from_pretrained(model.place)
+        sd = StableDiffusion.from_pretrained(model.place, dtype=model.dtype)
         _apply(model.loras, sd, tell)
         yield Started(sd, device, ready - started, perf_counter() - ready)
 

@@ -38,6 +38,7 @@ class Request:
     cfg: StyleConfig
     model: str | hub.Source = "tiny"
     device: str = "auto"
+    dtype: str = "auto"
     overwrite: bool = False
 
 
@@ -51,7 +52,7 @@ def reconstruct(asked: Request, bar: Callable) -> Reconstruction:
     outputs.require_free([path], asked.overwrite, [source.path])
     with ExitStack() as stack:
         stack.enter_context(output_folder(path.parent))
-        found = find_model(asked.model)
+        found = find_model(asked.model, None, (), asked.dtype, asked.device)
         started = stack.enter_context(start(found, asked.device))
         from ..pipeline import JStyleID
         from ..sd import runtime

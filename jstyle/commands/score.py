@@ -13,6 +13,7 @@ from ..score.layout import read_contest
 from ..score.scorers import SCORERS, WORDS
 from ..score.total import ARTFID, PROTOCOLS
 from ..sd.files import output_folder, write_json
+from ..sd.number_types import FLOAT32, resolved_dtype
 from ..sd.targets import is_stream, require_free
 
 ARTFID_NEEDS = {  # the same as in score/metrics/artfid.py, which starts Jittor
@@ -42,6 +43,7 @@ class Request:
     cache: str | None = None
     json: str | None = None
     device: str = "auto"
+    dtype: str = "float32"
 
     @property
     def weights_folder(self) -> Path:
@@ -76,7 +78,7 @@ def _contest(request: Request, bar: Callable) -> dict:
         raise ValueError("--hist-only goes with neither --metrics nor --protocol")
     metrics = "hist" if request.hist_only else request.metrics
     how = (request.corrected, request.weights, request.words, request.cache, request.device)
-    settings = settings_of(metrics, *how, protocol=request.protocol)
+    settings = settings_of(metrics, *how, protocol=request.protocol, dtype=request.dtype)
     styles = None if request.styles is None else request.styles.replace(" ", "").split(",")
     return run.score(read_contest(request.root, styles), request.result, settings, bar)
 
@@ -89,10 +91,11 @@ def settings_of(
     cache: str | None,
     device: str,
     protocol: str = "contest",
+    dtype: str = FLOAT32,
 ) -> run.Settings:
     """The settings that options of these names stand for, None for what was not given.
 
-    Raises MetricError.
+    Raises MetricError, and ValueError for a number type that cannot be.
     """
     return run.Settings(
         metrics=run.choose(metrics, protocol),
@@ -101,6 +104,7 @@ def settings_of(
         words=Path(words) if words else None,
         cache=_cache(cache),
         device=device,
+        dtype=resolved_dtype(dtype, device),
     )
 
 
@@ -119,7 +123,8 @@ def _stylisations(request: Request, bar: Callable) -> dict:
     given = ("metrics", "hist_only", "corrected", "styles", "words", "cache")
     if odd := [name for name in given if getattr(request, name)]:
         raise ValueError(f"--{odd[0].replace('_', '-')} does not go with --protocol {ARTFID}")
-    with run.on_device(request.device):
+    dtype = resolved_dtype(request.dtype, request.device)
+    with run.on_device(request.device, dtype):
         from ..score.metrics.artfid import find_pairs, score_stylisations
 
         pairs = find_pairs(request.result, request.content, request.style)
@@ -137,7 +142,7 @@ def _count_ready(folder: Path) -> int:
 
 def as_text(report: dict) -> str:
     """The values of the report as lines, the total of the six metrics as the last."""
-    about = ("total", "missing", "why", "corrected", "images", "styles")
+    about = ("total", "missing", "why", "corrected", "dtype", "images", "styles")
     lines = []
     for name, value in report.items():
         if name not in about:

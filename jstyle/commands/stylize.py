@@ -15,6 +15,7 @@ from ..sd import hub, image
 from ..sd.facts import STYLE
 from ..sd.files import output_folder
 from ..sd.limits import TOGETHER, require_whole
+from ..sd.number_types import require_dtype
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
 from .pairs import Pair, check_choice, combine, make_pairs, name_results
@@ -43,9 +44,11 @@ class Request:
     model: str | hub.Source = "tiny"
     loras: Sequence[str] = ()
     device: str = "auto"
+    dtype: str = "auto"
     overwrite: bool = False
 
     def __post_init__(self):
+        require_dtype(self.dtype)
         require_whole("batch", self.batch, 1, TOGETHER)
 
 
@@ -73,7 +76,7 @@ def stylize(asked: Request, bar: Callable, tell: Callable[[str], None] = log.inf
     paths = name_results(wanted, asked.out, inputs, choice if styles else kind.name)
     outputs.require_free(paths, asked.overwrite, [p.path for p in (*contents, *styles)])
     with output_folder(paths[0].parent):
-        found = find_model(asked.model, loras=asked.loras)
+        found = find_model(asked.model, None, asked.loras, asked.dtype, asked.device)
         pairs = make_pairs(wanted, paths, kind, cfg, found, choice)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary = Summary(skipped=len(pairs) - len(todo))

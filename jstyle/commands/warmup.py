@@ -40,6 +40,7 @@ def warm_up(
     tasks: tuple[str, ...] = TASKS,
     model: str | hub.Source = "tiny",
     device: str = "auto",
+    dtype: str = "auto",
 ) -> Warmth:
     """Compile what `tasks` need with this model and these options. bar(total): a tqdm-like bar.
 
@@ -49,7 +50,7 @@ def warm_up(
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     done = Warmth()
-    with start(find_model(model), device) as started:
+    with start(find_model(model, None, (), dtype, device), device) as started:
         done.kernels_before = count_kernels()
         done.seconds = {"start": started.start_seconds, "load": started.load_seconds}
         stages = [stage for task in tasks for stage in STAGES[task](started, cfg)]

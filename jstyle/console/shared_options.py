@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import Namespace
 
+from ..sd import number_types
 from ..sd.hub import Source
 from .parser import ConfigFile, Parser
 
@@ -26,6 +27,15 @@ def add_device(parser: Parser) -> None:
         type=str,
         default="auto",
         help="cpu, cuda, or auto: cuda where Jittor can use it",
+    )
+
+
+def add_dtype(
+    parser: Parser, told: str = number_types.HELP, usual: str | None = number_types.AUTO
+) -> None:
+    """--dtype; usual None: something else says it where the option is not given."""
+    parser.add_argument(
+        "--dtype", type=str | None if usual is None else str, default=usual, help=told
     )
 
 

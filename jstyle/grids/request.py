@@ -34,6 +34,7 @@ class Request:
     prediction: str | None = None
     tokenizer: str | None = None
     device: str = "auto"
+    dtype: str = "auto"
     loras: list[str] = field(default_factory=list)
     run: str | None = None
     cell_px: int | None = None

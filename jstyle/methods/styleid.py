@@ -49,7 +49,8 @@ class StyleID(Method):
             return cfg
         bytes_of = self.styler.feature_bytes
         needed = sum(held[role] * bytes_of(cfg, shape, PARTS[role]) for role in self.roles)
-        return self.styler.decide(cfg, needed, tell)
+        working = self.styler.working_bytes(shape, max(held.values()))
+        return self.styler.decide(cfg, needed, tell, working)
 
     def prepare(
         self, role: str, picture: np.ndarray, cfg: StyleConfig, progress: Progress | None = None

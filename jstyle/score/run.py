@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..sd.files import writable_folder
+from ..sd.number_types import FLOAT32, stated_dtype
 from ..sd.progress import progress_of
 from .cache import FeatureCache
 from .layout import Contest, check_result, raise_problems
@@ -26,7 +27,7 @@ class MetricError(ValueError):
 class Settings:
     """weights: the folder of the published files. words: CLIP_R's list, or None for the one among
     the weights, else the organiser's, which is shipped. cache: the folder of features, None keeps
-    none."""
+    none. dtype: in which the networks' weights are kept; their arithmetic is float32's."""
 
     metrics: tuple[str, ...] = METRICS
     corrected: bool = False
@@ -34,6 +35,7 @@ class Settings:
     words: Path | None = None
     cache: Path | None = None
     device: str = "auto"
+    dtype: str = FLOAT32
 
 
 @dataclass(frozen=True)
@@ -105,11 +107,14 @@ class Judge:
         with self._device(), _progress(bar, self.ready, pictures) as progress:
             pictures.done = progress.update
             for one in self.ready:
-                found[one.name] = compute(one, self.settings.corrected, pictures, self._kept)
+                how = (self.settings.corrected, pictures, self._kept, self.settings.dtype)
+                found[one.name] = compute(one, *how)
         return report(self.contest, self.settings, found, self.missing)
 
     def _device(self) -> AbstractContextManager:
-        return on_device(self.settings.device) if self.needs_device else nullcontext()
+        if not self.needs_device:
+            return nullcontext()
+        return on_device(self.settings.device, self.settings.dtype)
 
 
 def prepare(settings: Settings) -> tuple[list[Ready], dict[str, str]]:
@@ -145,12 +150,17 @@ def words_file(settings: Settings) -> Path | None:
 
 
 def compute(
-    ready: Ready, corrected: bool, pictures: Pictures, kept: dict[str, Any] | None = None
+    ready: Ready,
+    corrected: bool,
+    pictures: Pictures,
+    kept: dict[str, Any] | None = None,
+    dtype: str = FLOAT32,
 ) -> Scores:
     """One metric; its network is gone afterwards, or stays in `kept`."""
     scorer = SCORERS[ready.name]
     make = _maker(ready, corrected, kept)
     variant = ["corrected"] if corrected and scorer.corrects else []
+    variant += [dtype] if dtype != FLOAT32 and scorer.needs else []
     metric = Metric(scorer.features or ready.name, make, ready.files, pictures, *variant)
     return scorer.score(metric, pictures)
 
@@ -184,16 +194,20 @@ def report(
         "missing": list(missing),
         "why": missing,
         "corrected": settings.corrected,
+        **stated_dtype(settings.dtype),
         "images": contest.num_prompts,
         "styles": styles,
     }
 
 
-def on_device(device: str) -> AbstractContextManager:
-    """Start Jittor on "cpu", "cuda", or with "auto" on the better that is there."""
-    from ..sd import runtime
+@contextmanager
+def on_device(device: str, dtype: str = FLOAT32) -> Iterator[None]:
+    """Start Jittor on "cpu", "cuda", or with "auto" on the better that is there; networks that are
+    loaded inside keep their weights in `dtype`."""
+    from ..sd import half, runtime
 
-    return runtime.use(device)
+    with runtime.use(device), half.kept_in(dtype):
+        yield
 
 
 def _progress(bar: Callable | None, ready: Sequence[Ready], pictures: Pictures):

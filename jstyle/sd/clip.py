@@ -87,7 +87,8 @@ class CLIPTextEmbeddings(nn.Module):
         self.position_embedding = _embedding(cfg.max_position_embeddings, cfg.hidden_size)
 
     def execute(self, ids: jt.Var) -> jt.Var:
-        return self.token_embedding(ids) + self.position_embedding.weight[: ids.shape[1]]
+        tokens, places = self.token_embedding(ids), self.position_embedding.weight[: ids.shape[1]]
+        return tokens + (places if places.dtype == tokens.dtype else places.cast(tokens.dtype))
 
 
 def _embedding(count: int, dim: int):

@@ -22,7 +22,7 @@ from .lora_files import Factors, LoRAFile, listing, read_lora, write_lora
 from .lora_fit import fit, short
 from .lora_source import PARTS
 from .startup import jt
-from .weights import WeightsError
+from .weights import WeightsError, to_var
 
 if TYPE_CHECKING:
     from .pipeline import StableDiffusion
@@ -212,11 +212,19 @@ def merge_lora(module: nn.Module) -> None:
             changed = weight.float32()
             for adapter in adapters:
                 changed = changed + adapter.delta()
-            changed = changed.cast(weight.dtype)
+            if weight.dtype != "float32":
+                changed = _narrowed(changed, str(weight.dtype), name)
             changed.sync()
         weight.assign(changed)
         weight.requires_grad = trained  # assign took it from `changed`
     remove_lora(module)
+
+
+def _narrowed(changed: jt.Var, dtype: str, name: str) -> jt.Var:
+    var, finite = to_var(changed.numpy(), dtype)
+    if not finite:
+        raise WeightsError(f"{name} with its LoRA is too large for {dtype}; use --dtype float32")
+    return var
 
 
 def lora_parameters(module: nn.Module) -> dict[str, jt.Var]:

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import hub, image, model_folder, samplers, sampling, single_file, weights
+from . import half, hub, image, model_folder, runtime, samplers, sampling, single_file, weights
 from .clip import CLIPTextModel
 from .config import CLIPTextConfig, UNetConfig, VAEConfig, check_together
 from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
 from .image import require_finite
 from .noise import InjectedNoise, gaussian
+from .number_types import FLOAT32, resolved_dtype
 from .prompts import PLAIN, conditioning
 from .prompts.captions import caption_rows, encode_captions
 from .prompts.conditioning import Conditioning
@@ -48,6 +49,7 @@ PARTS: dict[
     "vae": (VAEConfig, AutoencoderKL),
     "text_encoder": (CLIPTextConfig, CLIPTextModel),
 }
+HALF_ON_CUDA = ("unet", "text_encoder")  # compute in half precision there, with --dtype float16
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.30.0",
@@ -94,16 +96,20 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path | hub.Source, variant: str | None = None, progress: bool = False
+        cls,
+        source: str | Path | hub.Source,
+        variant: str | None = None,
+        progress: bool = False,
+        dtype: str = FLOAT32,
     ) -> StableDiffusion:
         """Load a model: "tiny", a folder in diffusers format, "sd21", a hub id "owner/name", or a
         hub.Source that names a single file and its tokenizer.
 
         variant: such as "fp16", for weight files named so. progress: show a bar over the parts.
-        Half-precision files are widened to float32.
+        dtype: in which weights are kept, of number_types.py: of which half.py tells what it means.
         Raises HubError, ConfigError or WeightsError (all ValueErrors) in one line.
         """
-        source = hub.as_source(source, variant)
+        source, dtype = hub.as_source(source, variant), resolved_dtype(dtype, runtime.device())
         found = (single_file if source.is_file else model_folder).find(source)
         configs = found.configs
         schedule = Schedule(configs["scheduler"])
@@ -119,7 +125,8 @@ class StableDiffusion:
         for part in tqdm(PARTS, "loading", unit="part", disable=not progress):
             modules[part] = PARTS[part][1](configs[part])
             tensors, path = found.weights[part]
-            report = weights.load_strict(modules[part], tensors, where=path)
+            with half.kept_in(dtype, used=bool(jt.flags.use_cuda) and part in HALF_ON_CUDA):
+                report = weights.load_strict(modules[part], tensors, where=path)
             modules[part].eval()
             log.info("%s: %s", path, report)
         return cls(

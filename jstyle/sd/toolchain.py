@@ -77,6 +77,11 @@ def is_compiled() -> bool:
     return next(cores, None) is not None
 
 
+def uses_cuda() -> bool:
+    """True where Jittor starts, or has started, with CUDA."""
+    return bool(_cuda_folder())
+
+
 def _cuda_folder() -> str:
     """The part of the cache's path that depends on CUDA, as a pattern; empty for the CPU."""
     given = os.environ.get("nvcc_path")

@@ -165,8 +165,8 @@ class UNet2DConditionModel(nn.Module):
         features = timestep_features(
             t, cfg.block_out_channels[0], cfg.flip_sin_to_cos, cfg.freq_shift
         )
-        weight = self.time_embedding.linear_1.weight
-        return self.time_embedding(jt.array(features).cast(weight.dtype))
+        bias = self.time_embedding.linear_1.bias  # a weight may be kept in half and used in float32
+        return self.time_embedding(jt.array(features).cast(bias.dtype))
 
     def attention(self, site: str) -> Transformer2DModel:
         """The attention module called `site`. Raises KeyError that lists the valid names."""

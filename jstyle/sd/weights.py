@@ -17,13 +17,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from . import kernels
+from . import half, kernels
 from .files import InputError, atomic_write, require_file
 from .limits import switched
+from .number_types import FLOAT32
 from .printable import listing
 from .reading import kind_of, parse_json, read_object
 from .startup import jt
@@ -245,7 +246,8 @@ def load_strict(
 ) -> Report:
     """Fill every parameter of `module` with float32 values of `tensors`; nothing else is accepted.
 
-    tensors: name -> StoredTensor, or NumPy array. `where` names the source in errors.
+    tensors: name -> StoredTensor, or NumPy array. `where` names the source in errors. Inside of
+    half.kept_in weights are rounded to its number type.
     Raises WeightsError naming up to twenty missing, unexpected and misshapen tensors at once, or
     the first tensor with a value that is not finite; in the first case the module is untouched.
     """
@@ -264,12 +266,13 @@ def load_strict(
     _require_match(parameters, shapes, found, where)
     count = total = 0
     dtypes = set()
+    kept = half.dtypes_of(module)
     for ours, parameter in parameters.items():
         stored = tensors[found[ours]]
         values = stored.array() if isinstance(stored, StoredTensor) else np.asarray(stored)
-        var, finite = to_var(values.reshape(tuple(parameter.shape)))
+        var, finite = to_var(values.reshape(tuple(parameter.shape)), kept[ours])
         if not finite:
-            raise WeightsError(f"{where}: {found[ours]} holds values that are not finite")
+            _raise_not_finite(f"{where}: {found[ours]}", values, kept[ours])
         trained = parameter.requires_grad
         parameter.assign(var)
         if not trained:
@@ -280,7 +283,15 @@ def load_strict(
             stored.forget()
         else:
             dtypes.add(str(values.dtype))
+    half.make_ready(module)
     return Report(count, total, "+".join(sorted(dtypes)), tuple(left_out))
+
+
+def _raise_not_finite(what: str, values: np.ndarray, dtype: str) -> NoReturn:
+    if _all_finite(values):
+        largest = f"{np.abs(values).max():.4g}, which is too large for {dtype}"
+        raise WeightsError(f"{what} holds {largest}; use --dtype bfloat16 or float32")
+    raise WeightsError(f"{what} holds values that are not finite")
 
 
 def _all_finite(values: np.ndarray) -> bool:
@@ -311,33 +322,40 @@ def _listing(names: list[str]) -> str:
     return listing(names, LISTED)
 
 
-def to_var(values: np.ndarray) -> tuple[jt.Var, bool]:
-    """A float32 Var with these values, converted on the way in, and whether all are finite.
+def to_var(values: np.ndarray, dtype: str = FLOAT32) -> tuple[jt.Var, bool]:
+    """A Var with these values in a number type, converted on the way in, and whether all are finite
+    there.
 
     On the CPU the Var's memory is taken first and filled in place by several threads: touching
     fresh pages takes longer than the copy itself, and goes on in parallel.
     """
     if jt.flags.use_cuda or values.size == 0:
-        return jt.array(values.astype(np.float32, copy=False)), _all_finite(values)
-    var = jt.empty(values.shape, "float32")
+        values = half.rounded(values, dtype)
+        return jt.array(values), _all_finite(values)
+    var = jt.empty(values.shape, dtype)
     var.sync(False, False)  # this Var alone, not the initial values that wait to be drawn
-    memory = var.data.reshape(-1)  # .data shares the Var's memory on the CPU
+    memory = var.data.reshape(-1)  # .data shares the Var's memory on the CPU; bfloat16: as uint16
     plain = values.flags.c_contiguous and values.flags.aligned
-    if values.dtype == np.float16 and plain and kernels.fast(var):
+    if dtype == FLOAT32 and values.dtype == np.float16 and plain and kernels.fast(var):
         return var, kernels.widen(values, memory)
-    _copy(values.reshape(-1), memory)
-    return var, _all_finite(memory)
+    _copy(values.reshape(-1), memory, dtype)
+    return var, _all_finite(memory) if dtype == FLOAT32 else _half_finite(memory)
 
 
-def _copy(values: np.ndarray, memory: np.ndarray) -> None:
-    if values.size <= COPIED_AT_ONCE:
-        np.copyto(memory, values, casting="unsafe")
-        return
+def _half_finite(memory: np.ndarray) -> bool:
+    """Of float16, or bfloat16 as uint16: an exponent of ones stands for no number."""
+    ones = 0x7C00 if memory.dtype == np.float16 else 0x7F80
+    return bool((memory.view(np.uint16) & 0x7FFF).max() < ones)
 
+
+def _copy(values: np.ndarray, memory: np.ndarray, dtype: str) -> None:
     def part(i: int) -> None:
         j = i + COPIED_AT_ONCE
-        np.copyto(memory[i:j], values[i:j], casting="unsafe")
+        np.copyto(memory[i:j], half.rounded(values[i:j], dtype), casting="unsafe")
 
+    if values.size <= COPIED_AT_ONCE:
+        part(0)
+        return
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         list(threads.map(part, range(0, values.size, COPIED_AT_ONCE)))
 

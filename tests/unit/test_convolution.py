@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from jstyle.sd import kernels
+from jstyle.sd import convolution_choice, kernels
 from jstyle.sd.kernels import convolution, winograd
 from jstyle.sd.startup import jt
 from tests.tolerances import assert_close
@@ -52,9 +52,11 @@ def test_large_maps_of_few_channels_are_left_to_onednn(monkeypatch):
     assert tuple(kernels.convolve(x, w, 1, 1).shape) == (1, 5, 8, 8)
 
 
-@pytest.mark.parametrize("workspace", [winograd.WORKSPACE, 1], ids=["whole", "a row at a time"])
+@pytest.mark.parametrize(
+    "workspace", [convolution_choice.WORKSPACE, 1], ids=["whole", "a row at a time"]
+)
 def test_winograd_gives_values_and_gradients_of_jittors_convolution(workspace, monkeypatch):
-    monkeypatch.setattr(winograd, "WORKSPACE", workspace)
+    monkeypatch.setattr(convolution_choice, "WORKSPACE", workspace)
     x, w = draw((2, 128, 32, 34), 1), draw((136, 128, 3, 3), 2).stop_grad()
     ran = []
     source = winograd.code
@@ -75,7 +77,11 @@ def test_winograd_gives_values_and_gradients_of_jittors_convolution(workspace, m
 
 def test_weights_in_training_and_small_or_odd_maps_are_not_winograds():
     x, w = draw((1, 128, 32, 32), 1), draw((128, 128, 3, 3), 2).stop_grad()
-    assert winograd.fits(x, w, 1, 1) and not winograd.fits(x, w, 2, 1)
-    assert not winograd.fits(x, draw(w.shape, 2), 1, 1)  # takes gradients
-    assert not winograd.fits(draw((1, 128, 16, 16), 1), w, 1, 1)
-    assert not winograd.fits(draw((1, 128, 33, 32), 1), w, 1, 1)
+
+    def is_winograds(x, w, stride=1):
+        return convolution.fastest(x, w, stride, 1) == convolution_choice.WINOGRAD
+
+    assert is_winograds(x, w) and not is_winograds(x, w, 2)
+    assert not is_winograds(x, draw(w.shape, 2))  # takes gradients
+    assert not is_winograds(draw((1, 128, 16, 16), 1), w)
+    assert not is_winograds(draw((1, 128, 33, 32), 1), w)

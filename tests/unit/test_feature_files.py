@@ -121,3 +121,11 @@ def test_auto_takes_half_of_what_is_free_and_says_so(monkeypatch, memory, disk, 
     monkeypatch.setattr(storage, "free_disk_bytes", lambda folder: int(disk * GIB))
     features, why = choose(2 * GIB)
     assert features == chosen and told in why
+
+
+@pytest.mark.parametrize("working, chosen", [(1.3, "memory"), (1.6, "disk")])
+def test_with_a_plan_the_evaluations_have_room_beside_the_features(monkeypatch, working, chosen):
+    """2 GiB and 1.15 times the plan and a reserve of a quarter, of 3.9."""
+    monkeypatch.setattr(storage, "free_memory_bytes", lambda: int(3.9 * GIB))
+    monkeypatch.setattr(storage, "free_disk_bytes", lambda folder: 9 * GIB)
+    assert choose(2 * GIB, working=int(working * GIB))[0] == chosen

@@ -240,6 +240,7 @@ ARROWS = {
         "jstyle/sd/kernels",
     },
     "jstyle/score": {"jstyle/score/metrics", "jstyle/score/networks", "jstyle/sd"},
+    "jstyle/memory": {"jstyle/sd"},
     "jdreambooth/drawings": set(),
     "jdreambooth/trainables": {"jdreambooth", "jstyle/sd", "jstyle/sd/prompts"},
 }

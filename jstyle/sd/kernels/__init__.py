@@ -10,7 +10,7 @@ from .convolution import convolve
 from .dispatch import fast, gradients_once, plain
 from .gates import geglu, softmax
 from .norms import group_norm, layer_norm
-from .widen import widen
+from .widen import widen, widened
 
 __all__ = [
     "attend",
@@ -23,4 +23,5 @@ __all__ = [
     "plain",
     "softmax",
     "widen",
+    "widened",
 ]

@@ -104,7 +104,8 @@ def attend(q: jt.Var, k: jt.Var, v: jt.Var, scale: float, causal: bool = False) 
     """Scaled dot-product attention.
 
     q: (B, tokens, heads, head_dim); k, v: (B, other tokens, heads, head_dim). Returns q's shape.
-    causal: token i attends to tokens 0..i only. Softmax in float32 whatever the dtype.
+    causal: token i attends to tokens 0..i only. Logits and softmax in float32 whatever the dtype:
+    queries and keys of 1e3 are enough for products beyond float16.
     """
     if fast(q, k, v):
         return _Attend.apply(q, k, v, float(scale), causal)
@@ -115,10 +116,10 @@ def _plain_attend(q, k, v, scale, causal):
     q, k, v = (x.transpose(0, 2, 1, 3) for x in (q, k, v))  # -> (B, heads, tokens, head_dim)
     batch, heads, tokens, dim = q.shape
     q, k, v = (x.reshape(batch * heads, -1, dim) for x in (q, k, v))
-    k_t = k.transpose(0, 2, 1)
+    q, k_t = (x if x.dtype == "float32" else x.float32() for x in (q, k.transpose(0, 2, 1)))
     rows = []
     for i in range(0, tokens, PLAIN_ROWS):
-        logits = jt.matmul(q[:, i : i + PLAIN_ROWS] * scale, k_t).float32()
+        logits = jt.matmul(q[:, i : i + PLAIN_ROWS] * scale, k_t)
         if causal:
             row = jt.arange(logits.shape[1]).reshape(-1, 1) + i
             logits = logits - 1e30 * (jt.arange(logits.shape[2]).reshape(1, -1) > row).float32()

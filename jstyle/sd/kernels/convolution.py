@@ -15,11 +15,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from .. import convolution_choice
 from ..startup import jt
 from . import winograd
 from .dispatch import Kernel, code, fast
-
-PIXELS_PER_CHANNEL = 1.0  # output pixels to input channels, up to which this is the faster way
 
 # What all three kernels share: sizes, and the walk from columns to pixels.
 _SIZES = r"""
@@ -143,6 +142,7 @@ class _Sources(NamedTuple):
 
 _PATCHES = _Sources(_FORWARD, _BACKWARD_INPUT, _BACKWARD_WEIGHT)
 _POINTS = _Sources(_POINTS_FORWARD, _POINTS_INPUT, _POINTS_WEIGHT)
+_SOURCES = {convolution_choice.PATCHES: _PATCHES, convolution_choice.POINTS: _POINTS}
 
 
 class _Convolve(Kernel):
@@ -166,11 +166,11 @@ def _out_size(x, w, stride: int, padding: int) -> tuple[int, int]:
 def convolve(x: jt.Var, w: jt.Var, stride: int = 1, padding: int = 0) -> jt.Var:
     """2-D cross-correlation. x: (B, C, H, W); w: (O, C, kh, kw). Returns (B, O, H', W')."""
     if fast(x, w):
-        if winograd.fits(x, w, stride, padding):
+        way = fastest(x, w, stride, padding)
+        if way == convolution_choice.WINOGRAD:
             return winograd.convolve_3x3(x, w)
-        sources = _faster_sources(x, w, stride, padding)
-        if sources is not None:
-            return _Convolve.apply(x, w, sources, stride, padding)
+        if way in _SOURCES:
+            return _Convolve.apply(x, w, _SOURCES[way], stride, padding)
     if x.dtype == "float16" and jt.flags.use_cuda:
         # Jittor has cuDNN sum thousands of products in float16, and may give it an algorithm that
         # was chosen for float32 and cannot do that. GPUs since 2020 take TensorFloat-32 for this.
@@ -178,9 +178,8 @@ def convolve(x: jt.Var, w: jt.Var, stride: int = 1, padding: int = 0) -> jt.Var:
     return jt.nn.conv2d(x, w, None, stride, padding)
 
 
-def _faster_sources(x, w, stride: int, padding: int) -> _Sources | None:
-    """The kernels that beat oneDNN at these sizes, if any."""
-    if tuple(w.shape[2:]) == (1, 1) and (stride, padding) == (1, 0):
-        return _POINTS
-    height, width = _out_size(x, w, stride, padding)
-    return _PATCHES if height * width <= PIXELS_PER_CHANNEL * x.shape[1] else None
+def fastest(x: jt.Var, w: jt.Var, stride: int, padding: int) -> str:
+    """The way for these sizes, by convolution_choice.py."""
+    out, channels, *window = w.shape
+    sizes = (channels, out, tuple(window), tuple(x.shape[2:]))
+    return convolution_choice.choose(*sizes, stride, padding, not w.is_stop_grad())

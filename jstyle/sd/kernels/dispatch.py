@@ -58,13 +58,15 @@ class Kernel(jt.Function):
         return found
 
 
+def on_cpu() -> bool:
+    """True where C++ kernels can run at all."""
+    return not _plain and not jt.flags.use_cuda
+
+
 def fast(*tensors: jt.Var) -> bool:
     """True if the C++ kernels can take these tensors here: CPU, oneDNN, float32."""
     return (
-        not _plain
-        and not jt.flags.use_cuda
-        and bool(jt.compile_extern.use_mkl)
-        and all(t.dtype == "float32" for t in tensors)
+        on_cpu() and bool(jt.compile_extern.use_mkl) and all(t.dtype == "float32" for t in tensors)
     )
 
 

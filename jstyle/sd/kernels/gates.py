@@ -82,4 +82,6 @@ def geglu(h: jt.Var) -> jt.Var:
     if fast(h):
         return _Geglu.apply(h)
     a, gate = h.chunk(2, dim=-1)
-    return a * jt.nn.gelu(gate)
+    if h.dtype == "float32":
+        return a * jt.nn.gelu(gate)
+    return (a.float32() * jt.nn.gelu(gate.float32())).cast(h.dtype)

@@ -18,12 +18,9 @@ with AVX2, 2026-11-25): 320 channels at 64x64 31 / 80; 640 at 32x32 33 / 53; 128
 
 from __future__ import annotations
 
+from ..convolution_choice import tiles_at_once
 from ..startup import jt
 from .dispatch import Kernel, code
-
-FEWEST_PIXELS = 1024  # of a map, below which the weights' transform costs more than it saves
-FEWEST_CHANNELS = 128  # in and out, below which the tiles' transforms do
-WORKSPACE = 1 << 22  # floats for transformed tiles, which should stay in the last cache
 
 _WEIGHTS = r"""
 @alias(w,in0) @alias(u,out0)
@@ -113,25 +110,11 @@ def _product(x, w, back: bool):
     """The convolution of x, or with `back` the gradient of its input from that of its output."""
     channels = w.shape[1] if back else w.shape[0]
     height, width = x.shape[2:]
-    rows = max(1, WORKSPACE // (16 * (x.shape[1] + channels)) // (width // 2))
-    tiles = min(rows, height // 2) * (width // 2)
+    tiles = tiles_at_once(x.shape[1], channels, height, width)
     transformed = code([(16, w.shape[0], w.shape[1])], (w,), _WEIGHTS)
     shapes: list[tuple] = [(x.shape[0], channels, height, width)]
     shapes += [(16, x.shape[1], tiles), (16, channels, tiles)]  # workspace
     return code(shapes, (x, transformed), _PRODUCT, back=int(back))[0]
-
-
-def fits(x: jt.Var, w: jt.Var, stride: int, padding: int) -> bool:
-    """True where this is the fastest way: large maps of many channels, weights not in training."""
-    height, width = x.shape[2:]
-    return (
-        tuple(w.shape[2:]) == (3, 3)
-        and (stride, padding) == (1, 1)
-        and height % 2 == width % 2 == 0
-        and height * width >= FEWEST_PIXELS
-        and min(w.shape[:2]) >= FEWEST_CHANNELS
-        and w.is_stop_grad()
-    )
 
 
 def convolve_3x3(x: jt.Var, w: jt.Var) -> jt.Var:

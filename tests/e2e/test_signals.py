@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.signals import Bench, below, can_hide, draw_trials
+from tests.e2e.aftermath import below
+from tests.e2e.signals import Bench, can_hide, draw_trials
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = int(os.environ.get("JSTYLE_SIGNALS", "2"))  # of trials for each kind of command
@@ -130,7 +131,7 @@ def test_a_crash_and_a_lack_of_memory_are_one_line_and_an_end(tmp_path, work, to
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("signals") / "bench")
+    return Bench(tmp_path_factory.mktemp("signals"))
 
 
 @pytest.mark.slow

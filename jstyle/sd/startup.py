@@ -132,6 +132,7 @@ def _put_back(handlers: dict) -> None:
     with contextlib.suppress(ValueError):
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        ending.take_signals()
 
 
 @contextlib.contextmanager
@@ -153,8 +154,9 @@ def _process_state_kept():
 
     def load_without_handlers(silent=None):
         if jittor_utils.cc is None:
-            load(silent)
-            _put_back(handlers)  # the compilation that follows can take minutes
+            with ending.signals_wait():  # Jittor's own handlers would end the process at once
+                load(silent)
+                _put_back(handlers)  # the compilation that follows can take minutes
 
     jittor_utils.try_import_jit_utils_core = load_without_handlers
     try:

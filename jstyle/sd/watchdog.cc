@@ -27,7 +27,8 @@ struct Part {
 };
 
 struct Part watchdog_parts[64];
-char watchdog_lines[65][256];  // by signal number; empty for those that do not end the process
+char watchdog_lines[65][256];  // by signal number; empty for those that do not end the process,
+                               // a mere end of line where nothing is to be told
 int watchdog_spoken;
 int watchdog_bar;  // whether a bar's line is begun on stderr
 
@@ -41,22 +42,48 @@ static void pause_for(double seconds) {
     nanosleep(&rest, nullptr);
 }
 
-static pthread_mutex_t hushing = PTHREAD_MUTEX_INITIALIZER;
+static int hushing;
+static volatile int kept = -1;
+
+// Does it unless somebody has begun to; waits for nobody, so that a signal's handler may call it.
+static void hush() {
+    if (__sync_lock_test_and_set(&hushing, 1)) return;
+    int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    int out = nowhere < 0 ? 2 : fcntl(2, F_DUPFD_CLOEXEC, 3);
+    if (out > 2) dup2(nowhere, 2);
+    if (nowhere >= 0) close(nowhere);
+    kept = out < 0 ? 2 : out;
+}
 
 // Sends to nowhere what this process writes to stderr from now on, such as what compilers that were
 // ended in the middle have said. Returns a descriptor of the true stderr, for the last line.
 extern "C" int watchdog_hush() {
-    static int kept = -1;
-    pthread_mutex_lock(&hushing);
-    if (kept < 0) {
-        int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        kept = nowhere < 0 ? 2 : fcntl(2, F_DUPFD_CLOEXEC, 3);
-        if (kept > 2) dup2(nowhere, 2);
-        if (kept < 0) kept = 2;
-        if (nowhere >= 0) close(nowhere);
-    }
-    pthread_mutex_unlock(&hushing);
+    hush();
+    while (kept < 0) pause_for(0.0001);
     return kept;
+}
+
+static struct sigaction python[65];  // its handlers, by number
+
+static void heard(int number) {
+    int error = errno;
+    hush();  // before anything that the same signal has ended is told of
+    errno = error;
+    python[number].sa_handler(number);
+}
+
+// Stands before Python's handlers of the signals that end the process; again whenever they are set.
+extern "C" void watchdog_listen() {
+    for (int number = 1; number < 65; number++) {
+        struct sigaction now;
+        if (!watchdog_lines[number][0] || sigaction(number, nullptr, &now)) continue;
+        if (now.sa_flags & SA_SIGINFO || now.sa_handler == heard || now.sa_handler == SIG_IGN
+            || now.sa_handler == SIG_DFL)
+            continue;
+        python[number] = now;
+        now.sa_handler = heard;
+        sigaction(number, &now, nullptr);
+    }
 }
 
 // From now on no thread of this process can start another process, such as Jittor's next compiler;
@@ -126,8 +153,8 @@ static void* watch(void*) {
     int target = watchdog_hush();
     pause_for(patience);
     signal(SIGCHLD, SIG_DFL);
-    if (!__sync_lock_test_and_set(&watchdog_spoken, 1)) {
-        const char* line = watchdog_lines[number];
+    const char* line = watchdog_lines[number];
+    if (line[1] && !__sync_lock_test_and_set(&watchdog_spoken, 1)) {
         ssize_t written = watchdog_bar ? write(target, "\n", 1) : 0;
         written += write(target, line, strlen(line));
         (void)written;

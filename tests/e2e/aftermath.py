@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 MARKER = "JSTYLE_SIGNALS_TRIAL"
 BARS = r"\d+%\||^Compiling Operators\(|^(jstyle|jdream\w+): (?!error: )"
+HEARS = 0.5  # seconds after a signal in which a command may still come to its own end
 TIMES = {"seconds", "time", "started", "finished", "step_seconds"}  # differ from run to run
 TIMES |= {"measured"}  # how long a stage took, for how much of it
 
@@ -54,6 +55,8 @@ def examine(wanted: int, found: Found, folder: Path) -> None:
     text = (folder / "stderr").read_bytes().decode(errors="replace")
     lines = shown(text)
     found.finished = found.code == 0
+    if found.finished and found.seconds > HEARS:
+        found.codes.append(f"0, {found.seconds:.2f} s after the signal")
     if found.code not in (0, wanted):
         found.codes.append(f"{found.code}, wanted {wanted}")
     ours = [line for line in lines if ": error: " in line and "finished results stay" in line]

@@ -14,7 +14,7 @@ from jstyle.sd import limits
 from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers import check_sampler
-from jstyle.sd.samplers.options import FIELDS
+from jstyle.sd.samplers.options import FIELDS, check_steps
 
 from .recipe import Recipe
 from .trainables import TRAINABLES, WITH_TEXT_ENCODER
@@ -201,6 +201,10 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         check_sampler(self.sampler, self.sigmas, self.eta)
+        if self.sample_every is not None:
+            check_steps("sample_steps", self.sample_steps, self.sampler)
+        if self.prior_weight > 0:
+            check_steps("class_steps", self.class_steps, self.sampler)
         self._check_captions()
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")

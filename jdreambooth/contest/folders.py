@@ -63,11 +63,12 @@ def read_record(folder: str | Path) -> Record:
     """Raises OutError."""
     path = Path(folder) / RECORD
     try:
+        files.require_folder(folder)
         found = read_object(path)
         config = make_config(found["values"], found["config"], Path(found["config_folder"]))
         return Record(Out(Path(folder)), Path(found["root"]), config, found["fingerprint"])
-    except files.MissingFile:
-        raise OutError(f"{path}: no such file, so {folder} is not of a contest run") from None
+    except files.MissingFile as error:
+        raise OutError(f"{error}, so {folder} is not of a contest run") from None
     except files.InputError as error:
         raise OutError(str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -196,9 +196,7 @@ def _apply(loras: tuple[LoRA, ...], sd, tell: Callable[[str], None]) -> None:
 
     for lora in loras:
         report = load_lora(sd, lora.file, lora.weight)
-        counts = f"{report.applied} of {report.total} keys applied"
-        tell(f"lora {lora.file.path}: {counts}, weight {lora.weight:g}")
-        for note in report.notes:
-            tell(f"lora {lora.file.path}: {note}")
+        for line in report.told(lora.file.path, lora.weight):
+            tell(line)
     for part in PARTS:
         merge_lora(getattr(sd, part))

@@ -255,7 +255,10 @@ def state_of(folder: Path) -> dict[str, tuple]:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with all that RIGHT and VALUES name, and as the current one."""
+    """A folder with all that RIGHT and VALUES name, and as the current one. Jittor is there: its
+    start, which may wait for another process that compiles, is in no case's time."""
+    from jstyle.sd.startup import jt  # noqa: F401
+
     folder = tmp_path_factory.mktemp("fuzz")
     make_files(folder)
     make_pictures(folder / "in", ("hill", "lake"))

@@ -17,6 +17,7 @@ from safetensors import safe_open
 
 MARKER = "JSTYLE_SIGNALS_TRIAL"
 BARS = r"\d+%\||^Compiling Operators\(|^(jstyle|jdream\w+): (?!error: )"
+OURS = re.compile(r"File \".*/jstyle/sd/.*\", line")  # in a stack: the command had begun
 HEARS = 0.5  # seconds after a signal in which a command may still come to its own end
 TIMES = {"seconds", "time", "started", "finished", "step_seconds"}  # differ from run to run
 TIMES |= {"measured"}  # how long a stage took, for how much of it
@@ -31,7 +32,7 @@ class Found:
     stage: str = ""  # what the process was at when the signal came
     where: list[str] = field(default_factory=list)  # the functions that ran then
     finished: bool = False  # before the signal came, or as it came
-    at_once: bool = False  # by the system, since Python had not begun
+    at_once: bool = False  # by the system, or by Python, which had not begun with the command
     went_on: bool = False  # it was run again, to its end
     late: list[str] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
@@ -54,13 +55,20 @@ def examine(wanted: int, found: Found, folder: Path) -> None:
             os.kill(pid, signal.SIGKILL)
     text = (folder / "stderr").read_bytes().decode(errors="replace")
     lines = shown(text)
+    if found.stage == "starting" and "Traceback" in text and not OURS.search(text):
+        found.at_once, lines = True, []
+        found.code = wanted if found.code == 1 else found.code
     found.finished = found.code == 0
     if found.finished and found.seconds > HEARS:
         found.codes.append(f"0, {found.seconds:.2f} s after the signal")
     if found.code not in (0, wanted):
         found.codes.append(f"{found.code}, wanted {wanted}")
     ours = [line for line in lines if ": error: " in line and "finished results stay" in line]
-    if "Traceback" in text or len(lines) > 1 or len(ours) + found.at_once != (found.code != 0):
+    if (
+        any("Traceback" in line for line in lines)
+        or len(lines) > 1
+        or len(ours) + found.at_once != (found.code != 0)
+    ):
         found.words.append(" | ".join(lines) or "nothing was told")
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)

@@ -98,11 +98,17 @@ class Trial(NamedTuple):
 
 
 def draw_trials(names: list[str], count: int, seed: int) -> list[Trial]:
-    """`count` trials, dealt out to the commands and signals in turn; the rest is random."""
+    """`count` trials, dealt out to the commands and signals in turn; the rest is random, the moment
+    rather late than early, since a command starts longer than it works here."""
     rng, trials = random.Random(seed), []
     for number in range(count):
         kind = list(NUMBERS)[number // len(names) % 3]
-        words = (rng.choice((1, 2)), rng.random() < 0.5, rng.uniform(0.0, 1.1), rng.random())
+        words = (
+            rng.choice((1, 2)),
+            rng.random() < 0.5,
+            rng.triangular(0.0, 1.1, 1.0),
+            rng.random(),
+        )
         trials.append(Trial(names[number % len(names)], kind, *words))
     return trials
 

@@ -34,6 +34,14 @@ WRONG = [
     ({"caption_dropout": 2}, "caption_dropout must be a number in [0, 1], got 2"),
     ({"class_prompt": [1]}, "class_prompt must be text or a list of texts, got [1]"),
     ({"random_flip": "yes"}, "random_flip must be true or false, got 'yes'"),
+    (
+        {"sampler": "lcm", "sample_steps": 100, "sample_every": 5},
+        "sample_steps of sampler lcm must be an integer from 1 to 50, got 100",
+    ),
+    (
+        {"sampler": "lcm", "class_steps": 51, "prior_weight": 1.0, "class_prompt": "y"},
+        "class_steps of sampler lcm must be an integer from 1 to 50, got 51",
+    ),
 ]
 
 

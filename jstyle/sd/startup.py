@@ -28,7 +28,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from . import cuda, ending, toolchain
+from . import compilers, cuda, ending, toolchain
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
@@ -120,12 +120,6 @@ def _import_jittor_utils():
     return jittor_utils
 
 
-def _few_compilers(jittor_utils) -> None:
-    """Jittor starts one for every 3 GiB of memory; no more than there are cores is of use."""
-    memory, most = jittor_utils.get_total_mem, 3 * toolchain.usable_cores() * 2**30
-    jittor_utils.get_total_mem = lambda: min(memory(), most)
-
-
 def _put_back(handlers: dict) -> None:
     """Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process when
     any child is killed. Only the main thread may set handlers."""
@@ -149,7 +143,7 @@ def _process_state_kept():
     for_import = {name: value for name, value in for_import.items() if name not in os.environ}
     os.environ.update(for_import)
     jittor_utils = _import_jittor_utils()
-    _few_compilers(jittor_utils)
+    jittor_utils.run_cmds = compilers.run_cmds
     load = jittor_utils.try_import_jit_utils_core
 
     def load_without_handlers(silent=None):

@@ -33,7 +33,7 @@ def stage_of(pid: int, stacks: Path) -> tuple[str, list[str]]:
     functions that run there."""
     if not _listens(pid):
         return "starting", []
-    family = [pid, *(child for child in _children(pid) if _listens(child))]
+    family = [pid, *(child for child in children(pid) if _listens(child))]
     told = {number: _told(number, stacks / str(number)) for number in family}
     told = {number: lines for number, lines in told.items() if lines}
     words = {"compiling" if _compiles(pid) else _word(lines) for pid, lines in told.items()}
@@ -71,7 +71,8 @@ def _listens(pid: int) -> bool:
     return False
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """The processes that it has started and that are there."""
     with suppress(OSError):
         tasks = Path(f"/proc/{pid}/task").glob("*/children")
         return [int(number) for path in tasks for number in path.read_text().split()]
@@ -80,7 +81,7 @@ def _children(pid: int) -> list[int]:
 
 def _compiles(pid: int) -> bool:
     """Whether a compiler runs below it."""
-    for child in _children(pid):
+    for child in children(pid):
         with suppress(OSError):
             if Path(f"/proc/{child}/comm").read_text().strip() in COMPILERS or _compiles(child):
                 return True

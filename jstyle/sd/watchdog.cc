@@ -120,29 +120,52 @@ static int remove_one(const char* path, const struct stat*, int, struct FTW*) {
     return 0;
 }
 
-// Signals all children; theirs become ours when they die, since the process is a subreaper.
-static int signal_children(int number) {
-    DIR* processes = opendir("/proc");
-    if (!processes) return 0;
-    int found = 0, parent;
+struct Process {
+    int pid, parent, below;  // whether it is below this process
+};
+
+static Process processes[1 << 14];
+
+static int read_processes() {
+    DIR* folder = opendir("/proc");
+    if (!folder) return 0;
+    int count = 0;
     char name[300], line[512], state;
-    while (struct dirent* entry = readdir(processes)) {
-        int pid = atoi(entry->d_name);
-        if (pid <= 0) continue;
-        snprintf(name, sizeof name, "/proc/%d/stat", pid);
+    while (struct dirent* entry = readdir(folder)) {
+        Process& found = processes[count];
+        found = {atoi(entry->d_name), 0, 0};
+        if (found.pid <= 0 || count + 1 == sizeof processes / sizeof *processes) continue;
+        snprintf(name, sizeof name, "/proc/%d/stat", found.pid);
         int file = open(name, O_RDONLY | O_CLOEXEC);
         if (file < 0) continue;
         ssize_t length = read(file, line, sizeof line - 1);
         close(file);
         line[length > 0 ? length : 0] = 0;
         const char* rest = strrchr(line, ')');
-        if (rest && sscanf(rest + 1, " %c %d", &state, &parent) == 2 && parent == getpid()
-            && state != 'Z') {
-            kill(pid, number);
-            found++;
+        count += rest && sscanf(rest + 1, " %c %d", &state, &found.parent) == 2 && state != 'Z';
+    }
+    closedir(folder);
+    return count;
+}
+
+// Signals all processes below this one at once: those of a chain that were ended one after the
+// other would each take their time to go.
+static int signal_descendants(int number) {
+    int count = read_processes(), found = 0;
+    for (int before = -1; before != found;) {
+        before = found;
+        for (int i = 0; i < count; i++) {
+            Process& one = processes[i];
+            for (int j = 0; !one.below && j < count; j++)
+                if (one.parent == getpid()
+                    || processes[j].below && processes[j].pid == one.parent) {
+                    one.below = 1;
+                    found++;
+                }
         }
     }
-    closedir(processes);
+    for (int i = 0; i < count; i++)
+        if (processes[i].below) kill(processes[i].pid, number);
     return found;
 }
 
@@ -160,7 +183,7 @@ static void* watch(void*) {
         (void)written;
     }
     watchdog_start_no_more();
-    for (int turn = 0; turn < 20 && signal_children(turn < 5 ? SIGTERM : SIGKILL); turn++)
+    for (int turn = 0; turn < 40 && signal_descendants(turn < 5 ? SIGTERM : SIGKILL); turn++)
         pause_for(0.01);
     for (struct Part& part : watchdog_parts)
         if (part.ready) nftw(part.path, remove_one, 16, FTW_DEPTH | FTW_PHYS);

@@ -158,7 +158,7 @@ static int signal_descendants(int number) {
             Process& one = processes[i];
             for (int j = 0; !one.below && j < count; j++)
                 if (one.parent == getpid()
-                    || processes[j].below && processes[j].pid == one.parent) {
+                    || (processes[j].below && processes[j].pid == one.parent)) {
                     one.below = 1;
                     found++;
                 }

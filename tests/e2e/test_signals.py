@@ -33,6 +33,8 @@ def compute():
     x.sync()
     for _ in range(4000):
         x = jt.matmul(x, a) * 1e-3
+    deaf = "trap '' TERM; sh -c \"trap '' TERM; sleep 300; :\"; :"
+    subprocess.Popen(["sh", "-c", deaf], start_new_session=True)
     print("go", flush=True)
     x.sync()
 

@@ -12,20 +12,25 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from types import ModuleType
 
 from .toolchain import usable_cores
 
 MEMORY = 3 * 2**30  # bytes that a compiler may take
 
 
-def run_cmds(cmds: list[str], cache_path: str, jittor_path: str, msg: str = "run_cmds") -> None:
+def run_cmds(
+    jittor_utils: ModuleType,
+    cmds: list[str],
+    cache_path: str,
+    jittor_path: str,
+    msg: str = "run_cmds",
+) -> None:
     """Stands in for jittor_utils.run_cmds: run every compiler's command whose output is not there.
 
-    msg: what a bar says. Raises RuntimeError if a process is killed, and what the first command
+    jittor_utils: Jittor's tools. msg: what a bar says. Raises RuntimeError if a process is killed, and what the first command
     that fails raises.
     """
-    import jittor_utils
-
     bar, done = jittor_utils.DelayProgress(msg, len(cmds)), False
     with _may_have_children():
         processes = ProcessPoolExecutor(

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentError, ArgumentParser, Namespace, get_loader
 
-from . import ending
+from . import ending, toolchain
 from .ending import Terminated
 from .files import InputError
 from .hub import Source
@@ -41,6 +41,8 @@ MAY_BE_EMPTY = {"negative", "prompt", "prompts", "class_prompt", "sample_prompts
 
 # What Jittor says where it is given no memory for a thread or a value
 NO_MEMORY = ("std::bad_alloc", "Cannot allocate memory", "Resource temporarily unavailable")
+# and where a compiler below it fails; what that had to say, it has said on stderr
+NOT_COMPILED = ("Error happend during compilation", "Run cmd failed")
 
 
 class UsageError(ValueError):
@@ -366,6 +368,8 @@ class Program:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, MemoryError) or any(sign in str(text) for sign in NO_MEMORY):
             return f"out of memory; {self.short_of_memory}"
+        if any(sign in str(text) for sign in NOT_COMPILED):
+            return f"a kernel of Jittor could not be compiled: {toolchain.why_not_compiled()}"
         return one_line(str(text)) or type(error).__name__
 
 

@@ -26,6 +26,7 @@ import ssl
 import sys
 import tempfile
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from . import compilers, cuda, ending, toolchain
@@ -143,7 +144,7 @@ def _process_state_kept():
     for_import = {name: value for name, value in for_import.items() if name not in os.environ}
     os.environ.update(for_import)
     jittor_utils = _import_jittor_utils()
-    jittor_utils.run_cmds = compilers.run_cmds
+    jittor_utils.run_cmds = partial(compilers.run_cmds, jittor_utils)
     load = jittor_utils.try_import_jit_utils_core
 
     def load_without_handlers(silent=None):

@@ -28,8 +28,8 @@ def run_cmds(
 ) -> None:
     """Stands in for jittor_utils.run_cmds: run every compiler's command whose output is not there.
 
-    jittor_utils: Jittor's tools. msg: what a bar says. Raises RuntimeError if a process is killed, and what the first command
-    that fails raises.
+    jittor_utils: Jittor's tools. msg: what a bar says. Raises RuntimeError if a process is killed,
+    and what the first command that fails raises.
     """
     bar, done = jittor_utils.DelayProgress(msg, len(cmds)), False
     with _may_have_children():

@@ -35,6 +35,7 @@ PARITY = [
     "transformers<5.24",  # 5.24 asks for peft 0.22, which is not published
 ]
 TRAIN = ["scikit-image>=0.22"]  # their photographs train the shipped model
+TUNE = ["optuna>=4,<6"]  # `jdreambooth contest tune`
 RAY = ["ray>=2.9"]  # `jdreambooth contest run --engine ray`: several machines
 TORCHMETRICS = "torchmetrics==1.8.2"  # what the score is compared with, in part by its inner steps
 OPENCV = "opencv-python-headless>=4.8,<4.12"  # the histograms' reference; 4.12 wants NumPy 2
@@ -48,6 +49,7 @@ TEST = [
     OPENCV,
     *PARITY,
     *RAY,
+    *TUNE,
 ]
 
 setup(
@@ -63,7 +65,7 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc", "grids/grid.html"],
+        + ["sd/*.cc", "grids/grid.html", "score/*.txt"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,
@@ -71,6 +73,7 @@ setup(
         "parity": PARITY,
         "train": TRAIN,
         "ray": RAY,
+        "tune": TUNE,
         "test": TEST,
     },
     entry_points={

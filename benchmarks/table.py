@@ -1,7 +1,7 @@
 """Tables in Markdown from measured rows.
 
     python -m benchmarks.table benchmarks/results/full-cpu                    (prints it)
-    python -m benchmarks.table benchmarks/results/full-cpu --into README.md   (and puts it there)
+    python -m benchmarks.table benchmarks/results/full-cpu --into benchmarks/README.md   (into it)
 
 In the file, the table goes between the lines `<!-- benchmarks:full-cpu -->` and
 `<!-- /benchmarks -->`; the name is that of the results' folder. A figure without a file is not in

@@ -1,6 +1,6 @@
 """The command `jdreambooth`: words -> dataclasses and plain arguments -> a command -> words.
 
-The only file that prints, with jstyle/sd/console.py, which has the exit codes and the errors.
+The only file that prints, with jstyle/console/program.py, which has the exit codes and the errors.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from jstyle.sd.console import Command, Program, UsageError, count, progress_bar, say
+from jstyle.console.parser import UsageError
+from jstyle.console.program import Command, Program
+from jstyle.console.words import count, progress_bar, say
 
 from . import __version__, options
 from .config import TrainConfig

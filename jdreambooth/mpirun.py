@@ -8,8 +8,8 @@ import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
 
+from jstyle.console.program import Program
 from jstyle.sd import ending
-from jstyle.sd.console import Program
 from jstyle.sd.toolchain import started_by_mpirun
 
 HEAD_START = 3.0  # seconds in which the first process can name an error that all of them found

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import (
-    Parser,
-    add_config,
-    add_device,
-    add_overwrite,
-    add_tokenizer,
-    make_parser,
-)
+from jstyle.console.parser import Parser, make_parser
+from jstyle.console.shared_options import add_config, add_device, add_overwrite, add_tokenizer
 from jstyle.sd.written import DTYPES, LORA_FORMATS, MODEL_FORMATS
 
 from . import drawings

@@ -194,11 +194,13 @@ def explain(
     texts: list[str],
     draws: int,
     advance: Callable[[], None] = lambda: None,
+    seed: int = 0,
 ) -> np.ndarray:
     """How badly each text explains each picture: latents (N, 4, h, w) -> errors (N, texts).
 
     The mean squared error of the network's prediction over `draws` noises and noise levels, the
-    same ones for all: a diffusion model as a classifier (arXiv:2303.16203, section 3).
+    same ones for all, which `seed` draws: a diffusion model as a classifier (arXiv:2303.16203,
+    section 3).
     """
     from jstyle.sd.startup import jt
 
@@ -209,7 +211,7 @@ def explain(
     for i, x0 in enumerate(latents[:, None]):
         for draw, level in enumerate(np.linspace(*LEVELS, draws)):
             t = round(level * last)
-            eps, abar = gaussian(x0.shape, draw), schedule.abar_at(t)
+            eps, abar = gaussian(x0.shape, seed + draw), schedule.abar_at(t)
             wanted = target(schedule.kind, x0, eps, abar)
             z_t = jt.array(add_noise(x0, eps, abar))
             for k in range(0, len(texts), ROWS_AT_ONCE):

@@ -1,6 +1,6 @@
 """The command `jstyle`: words -> dataclass and plain arguments -> a command -> words.
 
-The only file that prints, with sd/console.py, which has the exit codes and the errors.
+The only file that prints, with console/program.py, which has the exit codes and the errors.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from jsonargparse import Namespace
 
 from . import __version__, options
 from .config import StyleConfig
-from .methods import find_method
-from .sd.console import Command, Program, count, model_source, progress_bar, say
+from .console.program import Command, Program
+from .console.shared_options import model_source
+from .console.words import count, progress_bar, say
+from .methods import find_method, from_noise
 
 USAGE = """\
 usage: jstyle COMMAND [options]      (jstyle COMMAND --help shows the options and examples)
@@ -35,9 +37,11 @@ first steps:
 """
 
 
-def _style_config(args: Namespace, config: type = StyleConfig):
+def _style_config(args: Namespace, config: type = StyleConfig, skip: tuple[str, ...] = ()):
     """The options of a method among those of a command."""
-    names = [field.name for field in fields(config) if field.name in args]
+    names = [
+        field.name for field in fields(config) if field.name in args and field.name not in skip
+    ]
     return config(**{name: args[name] for name in names})
 
 
@@ -47,13 +51,13 @@ def _several(value) -> list[str]:
 
 
 def _stylize(args: Namespace) -> int:
-    from .commands.stylize import stylize
+    from .commands.stylize import Request, stylize
 
+    names = ("content", "style", "out", "style_choice", "method", "batch", "device", "overwrite")
+    given = {"style": None, **{name: args[name] for name in names if name in args}}
+    given |= {"model": model_source(args), "loras": _several(args.lora)}
     cfg = _style_config(args, find_method(args.method).Config)
-    words = (args.content, args.style, args.out, cfg, progress_bar(args, "eval"))
-    model = (model_source(args), None, args.device, _several(args.lora))
-    more = {"tell": partial(say, args), "batch": args.batch, "method": args.method}
-    done = stylize(*words, *model, **more, overwrite=args.overwrite)
+    done = stylize(Request(cfg=cfg, **given), progress_bar(args, "eval"), partial(say, args))
     if done.skipped:
         say(args, f"skipped {count(done.skipped, 'finished result')}")
     if done.written:
@@ -64,11 +68,12 @@ def _stylize(args: Namespace) -> int:
 
 
 def _reconstruct(args: Namespace) -> int:
-    from .commands.reconstruct import reconstruct
+    from .commands.reconstruct import Request, reconstruct
 
-    cfg, bar = _style_config(args), progress_bar(args, "eval")
-    model = (model_source(args), None, args.device)
-    done = reconstruct(args.image, args.out, cfg, bar, *model, overwrite=args.overwrite)
+    names = ("out", "device", "overwrite")
+    given = {"model": model_source(args), **{name: args[name] for name in names}}
+    request = Request(args.image, cfg=_style_config(args), **given)
+    done = reconstruct(request, progress_bar(args, "eval"))
     if args.json:
         print(json.dumps({**asdict(done), "out": str(done.out)}))
         return 0
@@ -80,14 +85,20 @@ def _reconstruct(args: Namespace) -> int:
 
 
 def _generate(args: Namespace) -> int:
-    from .commands.generate import generate
+    from .commands.generate import After, Request, generate
     from .sd.samplers.options import FIELDS, Sampling
 
-    names = ("seed", "negative", "height", "width", "device", "overwrite")
+    names = ("out", "seed", "negative", "height", "width", "device", "overwrite")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
-    given |= {"loras": _several(args.lora), "tell": partial(say, args)}
-    how, bar = Sampling(**{name: args[name] for name in FIELDS}), progress_bar(args, "eval")
-    for path in generate(_several(args.prompt), args.out, how, bar, **given):
+    given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
+    how, references = {name: args[name] for name in FIELDS}, _several(args.reference)
+    if args.method is not None:
+        cfg = _style_config(args, find_method(args.method).Config, skip=("prompt",))
+        given["after"] = After(args.method, cfg, tuple(references))
+    elif references:
+        raise ValueError(f"--reference needs --method, one of {', '.join(from_noise())}")
+    request = Request(how=Sampling(**how), **given)
+    for path in generate(request, progress_bar(args, "eval"), partial(say, args)):
         say(args, f"wrote {path}")
     return 0
 
@@ -170,8 +181,8 @@ def _warmup(args: Namespace) -> int:
     from .commands.warmup import TASKS, warm_up
 
     tasks = TASKS if args.task == "all" else (args.task,)
-    model = (model_source(args), None, args.device)
-    done = warm_up(_style_config(args), progress_bar(args, "stage"), tasks, *model)
+    model, bar = (model_source(args), args.device), progress_bar(args, "stage")
+    done = warm_up(_style_config(args), bar, tasks, *model)
     say(
         args,
         f"compiled {count(done.compiled, 'kernel')} in {sum(done.seconds.values()):.1f} s; "
@@ -195,7 +206,7 @@ COMMANDS = {
     "reconstruct": Command(
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),
-    "generate": Command("pictures from prompts", options.generate, _generate),
+    "generate": Command("pictures from prompts", options.generate, _generate, varies=True),
     "grid": Command("one sheet over samplers, steps, prompts, LoRAs, ...", options.grid, _grid),
     "demo": Command("the shipped pictures through the shipped model", options.demo, _demo),
     "parity": Command("this package against PyTorch, layer by layer", options.parity, _parity),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .sd.limits import SIDE_PX, require_whole
@@ -19,6 +19,16 @@ FEATURE_DTYPES = ("float32", "float16")
 # with latents of 32 x 32, 0.88 with 64 x 64 (shipped model, one thread); two 0.79 and 0.92.
 RESULTS_TOGETHER = 4
 FEATURES = ("auto", "memory", "disk", "recompute")
+EACH, ALL, ROTATE, NEAREST = "each", "all", "rotate", "nearest"
+CHOICES = {  # of the styles of a content
+    EACH: "every style in a result of its own",
+    ALL: "all styles in one result",
+    ROTATE: "one style, in turn",
+    NEAREST: "the style that the model itself finds the most alike",
+}
+# Of options that came later: left out of records and of what tells finished results where they
+# have their default, so that results from before are still finished.
+QUIET = {"quiet": True}
 
 # paper, high-style: arXiv:2312.09008, section 5. report: the Jittor challenge's port to SD 2.1.
 PRESETS = {
@@ -52,6 +62,11 @@ class StyleConfig:
             is free. The picture is the same (recompute: within 1e-4).
         size_px: Side in pixels to which image files are cropped and resized. Not given means
             the size the model was trained on.
+        prompt: What the result is to show.
+        negative: What guidance leads away from.
+        guidance: Strength of classifier-free guidance towards the prompt, any finite number; 1 is
+            without, and twice as fast.
+        invert_prompt: What the pictures show that are walked to noise; no guidance there.
 
     Raises ValueError naming the value and what is allowed.
     """
@@ -66,13 +81,17 @@ class StyleConfig:
     feature_dtype: str = "float32"
     features: str = "auto"
     size_px: int | None = None
+    prompt: str = field(default="", metadata=QUIET)
+    negative: str = field(default="", metadata=QUIET)
+    guidance: float = field(default=1.0, metadata=QUIET)
+    invert_prompt: str = field(default="", metadata=QUIET)
 
     def __post_init__(self):
         require_whole("steps", self.steps, 1, LAST_TIMESTEP + 1)
         parse_gamma(self.gamma)
         if not _is_number(self.tau) or not 0 < self.tau < math.inf:
             raise ValueError(f"tau must be a finite number above 0, got {self.tau!r}")
-        object.__setattr__(self, "sites", _joined_sites(self.sites))
+        object.__setattr__(self, "sites", joined_sites(self.sites))
         object.__setattr__(self, "window", parse_window(self.window))
         for name in ("init_adain", "inject"):
             if not isinstance(getattr(self, name), bool):
@@ -83,6 +102,11 @@ class StyleConfig:
                 raise ValueError(f"{name} must be {allowed}, got {getattr(self, name)!r}")
         if self.size_px is not None:
             require_whole("size_px", self.size_px, 8, SIDE_PX)
+        for name in ("prompt", "negative", "invert_prompt"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} must be text, got {getattr(self, name)!r}")
+        if not _is_number(self.guidance) or not math.isfinite(self.guidance):
+            raise ValueError(f"guidance must be a finite number, got {self.guidance!r}")
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> StyleConfig:
@@ -124,7 +148,8 @@ def parse_window(window: str | Sequence[int] | None) -> tuple[int, int] | None:
     )
 
 
-def _joined_sites(sites) -> str:
+def joined_sites(sites: str | Sequence[str]) -> str:
+    """Names separated by commas, of text or a list of names. Raises ValueError."""
     names = sites.split(",") if isinstance(sites, str) else sites
     if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
         raise ValueError(f"sites must be text or a list of names, got {sites!r}")

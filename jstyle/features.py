@@ -68,11 +68,24 @@ class FeatureBank:
 class JoinedBank:
     """The features of several images, of one bank each, as one batch."""
 
-    def __init__(self, banks: Sequence[FeatureBank]):
+    def __init__(self, banks: Sequence[AnyBank]):
         self.banks = tuple(banks)
 
     def __getitem__(self, key: tuple[str, str, float]) -> jt.Var:
         return jt.concat([bank[key] for bank in self.banks])
+
+
+class PooledBank:
+    """The features of several images, of one bank each, as those of one with all their tokens."""
+
+    def __init__(self, banks: Sequence[FeatureBank]):
+        self.banks = tuple(banks)
+
+    def __getitem__(self, key: tuple[str, str, float]) -> jt.Var:
+        return jt.concat([bank[key] for bank in self.banks], 1)
+
+
+AnyBank = FeatureBank | JoinedBank | PooledBank
 
 
 class Recorder:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .config import parse_gamma
-from .features import FeatureBank, JoinedBank, in_window, timestep
+from .features import AnyBank, in_window, timestep
 from .sd.facts import Row
 from .sd.hooks import AttentionCall
 from .sd.startup import jt
@@ -33,8 +33,8 @@ class StyleInjector:
 
     def __init__(
         self,
-        queries: FeatureBank | JoinedBank,
-        keys_values: FeatureBank | JoinedBank,
+        queries: AnyBank,
+        keys_values: AnyBank,
         gamma: float | Callable[[float], float],
         tau: float,
         window: tuple[int, int] | None = None,
@@ -87,7 +87,8 @@ def gamma_at(gamma: float | str, timesteps: Sequence[int] | np.ndarray) -> Calla
 
 
 def resolve_sites(sites: str, valid: Sequence[str]) -> tuple[str, ...]:
-    """Names of self-attentions for "decoder:A-B", "decoder:A" or full names, comma-separated.
+    """Names of self-attentions for "all", "decoder:A-B", "decoder:A" or full names,
+    comma-separated.
 
     valid: the model's names in execution order; the result keeps that order, without repeats.
     Decoder indices follow StyleID: the attentions of up_blocks.0, .1, ... are counted through,
@@ -104,6 +105,8 @@ def resolve_sites(sites: str, valid: Sequence[str]) -> tuple[str, ...]:
             wanted = range(lo, int(match[2] or lo) + 1)
             names = [name for name, index in numbered.items() if index in wanted]
             known = len(wanted) > 0 and set(wanted) <= set(numbered.values())
+        elif item == "all":
+            names, known = list(valid), True
         else:
             names, known = [item], item in valid
         if not known:

@@ -9,18 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from .config import PRESETS, RESULTS_TOGETHER, StyleConfig
-from .methods import DEFAULT, METHODS, find_method
+from .config import CHOICES, EACH, PRESETS, RESULTS_TOGETHER, StyleConfig
+from .console.parser import Parser, asked_for, make_parser
+from .console.shared_options import add_config, add_device, add_model, add_overwrite
+from .method_options import add_method, add_references
+from .methods import DEFAULT, METHODS, find_method, from_noise
 from .score.total import ARTFID, PROTOCOLS
-from .sd.console import (
-    Parser,
-    add_config,
-    add_device,
-    add_model,
-    add_overwrite,
-    asked_for,
-    make_parser,
-)
+from .sd.facts import STYLE
 from .sd.rng import NUMPY, RNGS
 
 
@@ -50,20 +45,26 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     method = find_method(asked_for("method", words) or DEFAULT)
     parser = _parser(
         "stylize",
-        "Paint content images in the style of style images. Every content meets every style; "
-        "each image is prepared once. Results are CONTENT_stylized_STYLE.png with a .json record "
-        "beside each. Finished results are skipped, so an interrupted run can be started again.",
+        "Paint content images in the style of style images. Every content meets every style "
+        "(--style-choice); each image is prepared once. Results are CONTENT_stylized_STYLE.png, a "
+        ".json record beside each. Finished results are skipped, so an interrupted run can be "
+        "started again.",
         "  jstyle stylize --content photo.jpg --style painting.jpg --out result.png\n"
         "  jstyle stylize --content photos --style paintings --out results\n"
         "  jstyle stylize --content photo.jpg --style painting.jpg --out out --preset high-style\n"
         "  jstyle stylize --content photo.jpg --style painting.jpg --out out --gamma 0.5 \\\n"
         "      --sites decoder:9-11 --window 0:200\n"
-        "  jstyle stylize --content photo.jpg --style painting.jpg --out out --model sd21\n"
+        "  jstyle stylize --content photo.jpg --style paintings --out out --style-choice all\n"
+        "  jstyle stylize --content photo.jpg --style painting.jpg --out out --model sd21 \\\n"
+        "      --method reference-only --prompt 'a castle' --guidance 5\n"
         "  jstyle stylize --config run.yaml       (run.yaml: content: photos, steps: 30, ...)\n",
     )
     add_config(parser)
     parser.add_argument("--content", type=str, required=True, help="an image or a folder of them")
-    parser.add_argument("--style", type=str, required=True, help="an image or a folder of them")
+    if STYLE in method.roles:
+        parser.add_argument("--style", type=str, required=True, help="an image or a folder of them")
+        told = "; ".join(f"{name}: {does}" for name, does in CHOICES.items())
+        parser.add_argument("--style-choice", type=str, default=EACH, help=f"of a content: {told}")
     parser.add_argument(
         "--out", type=str, required=True, help="a folder, or a .png for one content and one style"
     )
@@ -75,16 +76,9 @@ def stylize(words: Sequence[str] = ()) -> Parser:
         default=RESULTS_TOGETHER,
         help="how many results of one image are sampled together; fewer need less memory",
     )
-    methods = "; ".join(f"{name}: {find_method(name).does}" for name in METHODS)
-    parser.add_argument(
-        "--method",
-        type=str,
-        default=DEFAULT,
-        help=f"{methods}; the options below are those of {method.name}",
-    )
-    if method.presets:
-        parser.add_presets(method.presets, method.default_preset)
-    parser.add_fields(method.Config)
+    add_method(parser, method.name, METHODS, DEFAULT)
+    if STYLE not in method.roles:
+        parser.elsewhere["style"] = f"method {method.name} takes no style picture"
     add_overwrite(parser)
     return parser
 
@@ -108,23 +102,31 @@ def reconstruct() -> Parser:
     return parser
 
 
-def generate() -> Parser:
+def generate(words: Sequence[str] = ()) -> Parser:
+    """words: what was given, for a method has options of its own."""
+    method = asked_for("method", words)
     parser = _parser(
         "generate",
-        "Pictures from prompts. Picture i has the seed SEED + i.",
+        "Pictures from prompts. Picture i has the seed SEED + i. With --method they are painted "
+        "after reference pictures, or after the first of them.",
         '  jstyle generate --prompt "a star in mosaic style" --out star.png\n'
         '  jstyle generate --prompt "a star" --prompt "a tree" --out pictures --seed 7\n'
         '  jstyle generate --prompt "a castle at dusk" --out castle.png --model sd21 \\\n'
         "      --height 768 --width 512 --steps 30 --guidance 7.5\n"
         '  jstyle generate --prompt "a castle" --out castle.png --sampler dpm++2m --sigmas karras\n'
-        '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n',
+        '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n'
+        '  jstyle generate --prompt "a fox" --reference drawing.png --method reference-only \\\n'
+        "      --out fox.png\n"
+        '  jstyle generate --prompt "a cat" --prompt "a dog" --method style-aligned --out pair\n',
     )
     add_config(parser)
     parser.add_argument(
         "--prompt", action="append", required=True, help="may be given several times"
     )
     parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
+    add_references(parser)
     _add_painting(parser, "of the first picture's noise")
+    add_method(parser, method, from_noise(), None, skip=("size_px",))
     return parser
 
 
@@ -226,7 +228,7 @@ def warmup() -> Parser:
         "--task", type=str, default="all", help="stylize, generate, or all (the default)"
     )
     add_model(parser)
-    parser.add_fields(StyleConfig, skip={"steps", "window"})
+    parser.add_fields(StyleConfig, skip={"steps", "window", "prompt", "negative", "invert_prompt"})
     return parser
 
 
@@ -357,7 +359,8 @@ def score() -> Parser:
             "--content": "artfid: the contents that were stylised, a folder",
             "--style": "artfid: the styles, a folder; results are CONTENT_stylized_STYLE.png",
             "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
-            "--words": "clip_r's words, one per line (clip_r_prompts.txt among the weights)",
+            "--words": "clip_r's words, one per line (clip_r_prompts.txt among the weights, else "
+            "the contest's 215, which are shipped)",
             "--cache": "folder where features of pictures are kept, or none (the user's cache)",
             "--json": "write the report to this file, with every style's values",
         },

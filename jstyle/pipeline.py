@@ -39,7 +39,7 @@ class JStyleID:
 
     def __init__(self, sd: StableDiffusion, scratch: str | PathLike | None = None):
         self.sd, self.scratch = sd, scratch
-        self._empty_prompt: jt.Var | None = None
+        self._contexts: dict[str, jt.Var] = {}
 
     def stylize(
         self,
@@ -74,7 +74,7 @@ class JStyleID:
         recorder = Recorder(self._bank(cfg), parts, parse_window(cfg.window))
         trail = {} if sites and cfg.features == "recompute" else None
         with around_attention(self.sd.unet, sites if trail is None else (), recorder):
-            loop = self.sd.invert(z, self._context(z.shape[0]), cfg.steps)
+            loop = self.sd.invert(z, self._context(cfg.invert_prompt, z.shape[0]), cfg.steps)
             z = _run(loop if trail is None else _traced(loop, z, trail), cfg.steps, progress)
         recorder.bank.settle()
         return Inversion(z, recorder.bank, cfg.steps, trail or {})
@@ -99,8 +99,8 @@ class JStyleID:
         beside = None
         hook: ReplayInjector | StyleInjector
         if sites and _both_traced(content, style):
-            hook = ReplayInjector(gamma, cfg.tau, cfg.feature_dtype)
-            beside = replayed(content, style, self._context(1), window)
+            hook = ReplayInjector(gamma, cfg.tau, cfg.feature_dtype, style.pooled)
+            beside = replayed(content, style, self._context(cfg.invert_prompt), window)
         else:
             hook = StyleInjector(content.features, style.features, gamma, cfg.tau, window)
         with around_attention(self.sd.unet, sites, hook):
@@ -146,14 +146,18 @@ class JStyleID:
         return FeatureBank(cfg.feature_dtype)
 
     def _sample(self, z: jt.Var, cfg: StyleConfig, progress, beside=None) -> jt.Var:
-        context = self._context(z.shape[0])
-        return _run(self.sd.sample(z, context, cfg.steps, beside=beside), cfg.steps, progress)
+        context, how = self._context(cfg.prompt, z.shape[0]), {}
+        if cfg.guidance != 1.0:
+            how = {"guidance": cfg.guidance, "negative_context": self._context(cfg.negative)}
+        loop = self.sd.sample(z, context, cfg.steps, beside=beside, **how)
+        return _run(loop, cfg.steps, progress)
 
-    def _context(self, batch: int) -> jt.Var:
-        """(batch, 77, dim) of the empty prompt."""
-        if self._empty_prompt is None:
-            self._empty_prompt = self.sd.encode_text([""])
-        return self._empty_prompt.expand(batch, *self._empty_prompt.shape[1:])
+    def _context(self, prompt: str, batch: int = 1) -> jt.Var:
+        """(batch, 77, dim) of a prompt."""
+        if prompt not in self._contexts:
+            self._contexts[prompt] = self.sd.encode_text([prompt])
+        found = self._contexts[prompt]
+        return found.expand(batch, *found.shape[1:])
 
     def _sites(self, cfg: StyleConfig) -> tuple[str, ...]:
         """The attentions to hook: none without injection. Checks sites and window together."""

@@ -7,7 +7,8 @@ from functools import partial
 
 from jsonargparse import Namespace
 
-from jstyle.sd.console import Command, Program, count, progress_bar, say
+from jstyle.console.program import Command, Program
+from jstyle.console.words import count, progress_bar, say
 from jstyle.sd.printable import error_line
 
 from .. import __version__
@@ -51,6 +52,30 @@ def _run(args: Namespace) -> int:
     say(args, f"{count(made, 'stage')} of {count(len(done), 'style')} done; {record.out.result}")
     if failed:
         raise RuntimeError(f"{count(len(failed), 'style')} failed: {', '.join(failed)}")
+    return 0
+
+
+def _tune(args: Namespace) -> int:
+    from .config import read_config
+    from .engines import check_engine
+    from .judging import JudgeConfig
+    from .tune import budget_of, make_record, make_search, make_searches, tune
+
+    check_engine(args.engine, args.jobs)
+    trials, seconds = budget_of(args.budget)
+    config = read_config(args.config).with_model(args.model, args.prediction, args.tokenizer)
+    record = make_record(args.root, args.out, config)
+    names = ("trainings", "candidates", "counts", "seed")
+    judge = JudgeConfig(by=args.by, draws=args.draws)
+    more = {name: args[name] for name in names}
+    search = make_search(trials, seconds, judge, args.words, more)
+    tasks = make_searches(record, search, args.prompts, _names(args.styles), args.device, args.jobs)
+    bar = progress_bar(args, "step")
+    done = tune(record, tasks, args.engine, args.jobs, partial(say, args), bar)
+    failed = [outcome.style for outcome in done if outcome.error is not None]
+    if failed:
+        raise RuntimeError(f"{count(len(failed), 'style')} failed: {', '.join(failed)}")
+    say(args, f"wrote {record.out.folder / 'contest.yaml'}")
     return 0
 
 
@@ -122,6 +147,7 @@ PROGRAM = Program(
     usage=USAGE,
     commands={
         "run": Command("train and paint every style", parsers.run, _run),
+        "tune": Command("search every style for what scores best", parsers.tune, _tune),
         "mini": Command("write a small contest to try things on", parsers.mini, _mini),
         "check": Command("is a submission complete and right", parsers.check, _check),
         "pack": Command("a submission as a zip file", parsers.pack, _pack),

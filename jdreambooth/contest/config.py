@@ -8,10 +8,16 @@
       generate: {init: average, strength: 0.9}
       refine: styleid
     styles:
-      "11": {train: {steps: 250}, pick: false, refine: {gamma: 0.6, style_image: wolf.png}}
+      "11":
+        train: {steps: 250}
+        pick: false
+        refine: {gamma: 0.6, style_image: wolf.png}
+        prompts: {Ring: {seed: 7, negative: a person}, "*": {style_image: rotate}}
+        words: {Ring: gold ring}
 
 The sections hold the options of `jdreambooth train`, `pick`, `generate` and `jstyle stylize` under
-their names. "{style}" in a text stands for the style's name; paths are relative to the file.
+their names; choose, those of judging.py; prompts and words are in plans.py. "{style}" in a text
+stands for the style's name; paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -19,13 +25,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from jstyle.sd.hub import PREDICTIONS, Source
 from jstyle.sd.limits import SIDE_PX, is_whole, shown, told
 
 from ..config import CAPTION_SOURCES
-from . import options
+from . import options, plans
 from .options import SECTIONS, OptionError, StyleOptions
 from .yaml_file import read_yaml
 
@@ -37,6 +44,7 @@ WIDE = {  # the same for all styles
     "size_px": None,
 }
 AVERAGE = "average"
+PER_PROMPT = {"prompts": plans.as_plans, "words": plans.as_words}
 
 
 class ConfigError(ValueError):
@@ -84,8 +92,11 @@ class ContestConfig:
                 if section in own:
                     base = options.merged(base, options.as_section(section, own[section]))
                 sections[section] = base
-            return options.build(self._placed(sections), name, self.wide)
-        except OptionError as error:
+            base, over = (plans.as_plans(one.get("prompts")) for one in (defaults, own))
+            merged = self._placed_starts(plans.merged_plans(base, over))
+            words = {**plans.as_words(defaults.get("words")), **plans.as_words(own.get("words"))}
+            return options.build(self._placed(sections), name, self.wide, merged, words)
+        except (OptionError, plans.PlanError) as error:
             raise ConfigError(f"{self.where}: style {name}: {error}") from None
 
     def _placed(self, sections: dict[str, dict | None]) -> dict[str, dict | None]:
@@ -96,6 +107,30 @@ class ContestConfig:
             if isinstance(path, str) and path.strip() not in words:
                 sections[section] = {**sections[section], name: str(self.folder / path)}
         return sections
+
+    def _placed_starts(self, given: dict[str, dict]) -> dict[str, dict]:
+        """Plans for prompts, with their `init` taken from this file's folder."""
+        for name, plan in given.items():
+            if plan.get("init") not in (None, AVERAGE):
+                given[name] = {**plan, "init": str(self.folder / plan["init"])}
+        return given
+
+    def require_prompts(self, prompts: Mapping[str, Iterable[str]], whole: bool) -> None:
+        """Raise ConfigError if a plan or a word is for a prompt that does not exist.
+
+        prompts: of each style; whole: of all styles that there are.
+        """
+        own = self.values.get("styles") or {}
+        told = [(f"style {name}: ", own.get(name), there) for name, there in prompts.items()]
+        if whole:
+            every = list(dict.fromkeys(p for there in prompts.values() for p in there))
+            told.append(("defaults: ", self.values.get("defaults"), every))
+        for where, given, there in told:
+            for section in PER_PROMPT:
+                names = (given or {}).get(section)
+                lost = plans.unmatched(names, there) if isinstance(names, dict) else None
+                if lost:
+                    raise ConfigError(f"{self.where}: {where}{section}: {lost}")
 
     def require_styles(self, names: Iterable[str]) -> None:
         """Raise ConfigError if the file names a style that is not among these."""
@@ -125,11 +160,12 @@ def make_config(values: dict, where: str, folder: Path) -> ContestConfig:
             called = where_in if where_in == "defaults" else f"style {where_in}"
             given = _mapping(called, given)
             wrong = {name: options.NOT_HERE[name] for name in WIDE}
-            options.require_known(given, list(SECTIONS), called, wrong)
+            options.require_known(given, [*SECTIONS, *PER_PROMPT], called, wrong)
             for section, value in given.items():
+                read = PER_PROMPT.get(section, partial(options.as_section, section))
                 try:
-                    options.as_section(section, value)
-                except OptionError as error:
+                    read(value)
+                except (OptionError, plans.PlanError) as error:
                     raise OptionError(f"{called}: {error}") from None
     except OptionError as error:
         raise ConfigError(f"{where}: {error}") from None

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
+from jstyle.console.words import count, one_line
 from jstyle.sd import ending, files, parts
-from jstyle.sd.console import count, one_line
 from jstyle.sd.folders import remove_folder
 
 from .. import runs
 from .folders import locked
 from .order import stages_of
+from .search_task import SearchTask
 from .stages import Stage
 from .task import Task
 from .worker import Worker
@@ -58,6 +59,12 @@ def run_style(
 
 def _run_stages(task: Task, worker: Worker, tell: Tell, bar, made: list[str]) -> None:
     parts.sweep(task.setup.out.style(task.name))
+    if isinstance(task, SearchTask):
+        from .search import search_style
+
+        with runs.on_device(task.setup.device):
+            search_style(task, worker, tell, bar)
+        return
     stages = stages_of(task)
     if any(stage.current() is None for stage in stages):
         remove_folder(_result(task))  # a half of old pictures must not be submitted
@@ -79,7 +86,7 @@ def _result(task: Task) -> Path:
 
 def publish(stage: Stage, folder: Path) -> None:
     """Make `folder` hold the pictures of a stage, and nothing else."""
-    pictures = {path.name: path for path in stage.outputs()}
+    pictures = {path.name: path for path in stage.outputs() if path.suffix == ".png"}
     files.writable_folder(folder)
     for path in folder.iterdir():
         if path.name not in pictures:

@@ -34,6 +34,10 @@ class Out:
     def stage(self, style: str, stage: str) -> Path:
         return self.style(style) / stage
 
+    def stage_folder(self, stage: Any) -> Path:
+        """Where a Stage works."""
+        return self.stage(stage.task.name, stage.name)
+
     def prior(self, key: str) -> Path:
         return self.folder / PRIOR / key[:16]
 

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import cache
 from types import MappingProxyType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from jstyle.methods import DEFAULT, find_method
-from jstyle.sd.limits import PICTURES, SEED, require_whole
+from jstyle.methods import DEFAULT, find_method, missing_options
+from jstyle.sd.limits import PER_PICTURE, PICTURES, SEED, require_whole
 
 from ..config import AUTO, TrainConfig
 from ..config import TEMPLATE as BY_PROMPT
-from ..recipe import Recipe
+from ..recipe import PLACE, Recipe
 from ..verdict import PickConfig
+from . import plans
+from .judging import JudgeConfig
 
 STYLE = "{style}"  # in any text: the style's name
 PROMPT = f"{{stem}} in style_{STYLE}"
@@ -46,16 +48,26 @@ class PickOptions(PickConfig):
 
 @dataclass(frozen=True)
 class GenerateOptions(Recipe):
-    """Recipe, and which saved count paints the pictures: None for the last, or the picked one."""
+    """Recipe, and which saved count paints the pictures: None for the last, or the picked one.
+
+    candidates: pictures per prompt, of which the best is chosen.
+    """
 
     template: str = TEMPLATE
     at: int | None = None
+    candidates: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_whole("candidates", self.candidates, 1, PER_PICTURE)
 
 
 @cache
 def refine_options(name: str) -> type:
-    """The options of a method, and which reference is the style image: a file's name, or one that
-    is drawn with style_seed. Raises ValueError for a method that does not exist."""
+    """The options of a method, and which reference is the style image: a file's name; "seed" or
+    none, the one that style_seed draws; "rotate", the next one for every prompt; or "nearest", the
+    one whose parts lie most as in the picture. Raises ValueError for a method that does not exist.
+    """
 
     @dataclass(frozen=True)
     class RefineOptions(find_method(name).Config):
@@ -78,16 +90,68 @@ def _refine_options_of(values: dict):
 
 
 @dataclass(frozen=True)
+class ChooseOptions(JudgeConfig):
+    """How the best of several candidates is chosen."""
+
+
+@dataclass(frozen=True)
 class StyleOptions:
     """The options of one style. None: the stage is left out; without train, the plain model paints.
 
-    train: with "-" for the folders, which the stages know.
+    train: with "-" for the folders, which the stages know. prompts and words: see plans.py.
     """
 
     train: TrainConfig | None
     pick: PickOptions | None
     generate: GenerateOptions
     refine: Any  # of refine_options(METHOD)
+    choose: ChooseOptions | None = None
+    prompts: Mapping[str, Mapping] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    size_px: int | None = None
+
+    def plan(self, prompt: str) -> dict:
+        """What differs for this prompt, by the names of plans.KEYS."""
+        return plans.plan_for(self.prompts, prompt)
+
+    def text(self, prompt: str) -> str:
+        """What the picture is painted from."""
+        word = self.words.get(prompt, prompt)
+        own = self.plan(prompt).get("text")
+        return self.generate.text(word) if own is None else own.replace(PLACE, word)
+
+    def recipe(self, prompt: str) -> GenerateOptions:
+        """How a prompt's picture is painted, but for its text and seed."""
+        given = self.plan(prompt)
+        own = {
+            name: given[name] for name in ("negative", "strength", "init", "at") if name in given
+        }
+        return replace(self.generate, **own) if own else self.generate
+
+    def refinement(self, prompt: str) -> Any:
+        """How a prompt's picture is refined; None leaves it as it was generated."""
+        given = self.plan(prompt)
+        made, name = self.refine, given.get("method")
+        if name == plans.NONE:
+            return None
+        if name is not None and (made is None or name != made.method):
+            made = refine_options(name)(**_kept_by_every_method(made, self.size_px))
+        if made is not None and "style_image" in given:
+            made = replace(made, style_image=given["style_image"])
+        return made
+
+    @property
+    def refines(self) -> bool:
+        """Whether any prompt's picture may be refined."""
+        named = [plan.get("method", plans.NONE) for plan in self.prompts.values()]
+        return self.refine is not None or any(name != plans.NONE for name in named)
+
+
+def _kept_by_every_method(base: Any, size_px: int | None) -> dict:
+    """What a prompt's own method takes over from the section's."""
+    if base is None:
+        return {"size_px": size_px}
+    return {name: getattr(base, name) for name in ("size_px", "style_image", "style_seed")}
 
 
 SECTIONS = {
@@ -95,6 +159,7 @@ SECTIONS = {
     "pick": PickOptions,
     "generate": GenerateOptions,
     "refine": None,  # of its method, see refine_options
+    "choose": ChooseOptions,
 }
 NOT_HERE = {  # options of the classes that a section does not have, and why
     **dict.fromkeys(("instance_dir", "out", "resume"), "the contest knows it"),
@@ -148,12 +213,19 @@ def as_section(section: str, value: object) -> dict | None:
         kind = class_of(section, value)
     except ValueError as error:
         raise OptionError(f"{section}: {error}") from None
-    require_known(value, keys_of(section, value), section)
+    require_known(value, keys_of(section, value), section, _reasons(section, value))
     hints = {**get_type_hints(kind), "preset": str}
     for name, given in value.items():
         if not _fits(given, hints[name]):
             raise OptionError(f"{section}: {name} must be {_told(hints[name])}, got {given!r}")
     return value
+
+
+def _reasons(section: str, given: Mapping) -> Mapping:
+    """Why keys of a section cannot be given; of refine also those of other methods."""
+    if section != "refine":
+        return NOT_HERE
+    return {**missing_options(given.get("method", DEFAULT), keys_of(section, given)), **NOT_HERE}
 
 
 def require_known(given: dict, known: list[str], where: str, reasons: Mapping = NOT_HERE) -> None:
@@ -182,6 +254,9 @@ def merged(base: dict | None, over: dict | None) -> dict | None:
     if over.get("captions") in (AUTO, BY_PROMPT):  # which go with a prompt
         dropped.discard("instance_prompt")
     kept = {name: value for name, value in base.items() if name not in dropped}
+    if over.get("method", base.get("method", DEFAULT)) != base.get("method", DEFAULT):
+        known = keys_of("refine", over)  # what the other method does not have goes
+        kept = {name: value for name, value in kept.items() if name in known}
     if "steps" in over and kept.get("save_at"):
         kept["save_at"] = _up_to(over["steps"], kept["save_at"])
     return {**kept, **over}
@@ -192,7 +267,13 @@ def _up_to(steps: int, counts: str | list[int]) -> str | None:
     return ",".join(p for p in parts if not p.strip().isdigit() or int(p) <= steps) or None
 
 
-def build(sections: Mapping[str, dict | None], style: str, wide: Mapping) -> StyleOptions:
+def build(
+    sections: Mapping[str, dict | None],
+    style: str,
+    wide: Mapping,
+    prompts: Mapping[str, dict] = MappingProxyType({}),
+    words: Mapping[str, str] = MappingProxyType({}),
+) -> StyleOptions:
     """The options of a style. wide: what is the same for all styles, as the model.
 
     Raises OptionError, beginning with the section, for values that are not allowed.
@@ -208,7 +289,14 @@ def build(sections: Mapping[str, dict | None], style: str, wide: Mapping) -> Sty
             given = {name: _named(value, style) for name, value in given.items()}
             given = _make(section, {**own.get(section, {}), **given})
         made[section] = given
-    options = StyleOptions(**made)
+    if made["choose"] is None and made["generate"].candidates > 1:
+        made["choose"] = ChooseOptions()
+    own_plans = {
+        name: {key: _named(value, style) for key, value in plan.items()}
+        for name, plan in prompts.items()
+    }
+    own_words = {prompt: _named(word, style) for prompt, word in words.items()}
+    options = StyleOptions(**made, prompts=own_plans, words=own_words, size_px=wide.get("size_px"))
     _check_together(options)
     return options
 
@@ -240,8 +328,27 @@ def _check_together(options: StyleOptions) -> None:
         raise OptionError(f"generate: at = {at} and pick are two ways to choose; leave out one")
     saved = [] if train is None else train.save_steps
     if at is not None and at not in saved:
-        counts = ", ".join(map(str, saved)) or "nothing"
-        raise OptionError(f"generate: at must be a count that train saves ({counts}), got {at}")
+        raise OptionError(f"generate: {_not_saved(saved, at)}")
+    if options.choose is not None and options.generate.candidates == 1:
+        raise OptionError("choose: there is nothing to choose from; generate: candidates is 1")
+    for name, plan in options.prompts.items():
+        _check_plan(f"prompts: {name}", plan, options, saved)
+
+
+def _not_saved(saved: list[int], at: int) -> str:
+    counts = ", ".join(map(str, saved)) or "nothing"
+    return f"at must be a count that train saves ({counts}), got {at}"
+
+
+def _check_plan(where: str, plan: Mapping, options: StyleOptions, saved: list[int]) -> None:
+    """Raise OptionError for what would do nothing, or cannot be."""
+    if "at" in plan and plan["at"] not in saved:
+        raise OptionError(f"{where}: {_not_saved(saved, plan['at'])}")
+    if "style_image" in plan and not options.refines:
+        raise OptionError(f"{where}: style_image does nothing without refine, or a method here")
+    inits = [options.generate.init, *(one.get("init") for one in options.prompts.values())]
+    if "strength" in plan and not any(inits):
+        raise OptionError(f"{where}: strength does nothing without init, a picture to start from")
 
 
 def _fits(value, hint) -> bool:

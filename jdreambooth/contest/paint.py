@@ -1,29 +1,46 @@
-"""The stages that make the pictures of the submission: generate, and refine by a method."""
+"""The stages that make the pictures of the submission: generate, and refine by a method.
+
+A prompt may have a plan of its own (plans.py) and several candidates; choose.py takes the best.
+"""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jstyle.methods import Method, find_method
-from jstyle.sd import image
+from jstyle.methods import find_method
+from jstyle.methods.vocabulary import in_words_of
+from jstyle.sd import files, image
+from jstyle.sd.facts import CONTENT, STYLE
 from jstyle.sd.progress import progress_of
 
-from .. import runs
+from .. import measures, runs
 from ..recipe import AVERAGE
 from .manifest import digest
+from .options import GenerateOptions
+from .plans import NEAREST, OF_GENERATE, OF_REFINE, ROTATE, WORDS_FOR_STYLE_IMAGE
 from .stages import Stage
 
 if TYPE_CHECKING:
     from .worker import Worker
 
 
+class Item(NamedTuple):
+    """One picture to make: the place of its prompt, the prompt, and which of its candidates."""
+
+    place: int
+    prompt: str
+    number: int
+
+
 class Pictures(Stage):
-    """One picture per prompt, PROMPT.png; an interrupted stage keeps those that are there."""
+    """One picture per prompt, PROMPT.png, or several candidates, PROMPT/NUMBER.png; an interrupted
+    stage keeps those that are there."""
 
     unit = "picture"
 
@@ -31,30 +48,63 @@ class Pictures(Stage):
     def prompts(self) -> tuple[str, ...]:
         return self.task.style.prompts
 
-    def path(self, prompt: str) -> Path:
-        return self.folder / f"{prompt}.png"
+    @property
+    def candidates(self) -> int:
+        return self.task.options.generate.candidates
+
+    @property
+    def items(self) -> list[Item]:
+        numbers = range(self.candidates)
+        return [Item(i, prompt, n) for i, prompt in enumerate(self.prompts) for n in numbers]
+
+    def path(self, prompt: str, number: int = 0) -> Path:
+        return self.folder / self.file(prompt, number)
+
+    def file(self, prompt: str, number: int = 0) -> str:
+        """The name of a picture inside the folder."""
+        return f"{prompt}.png" if self.candidates == 1 else f"{prompt}/{number}.png"
 
     def missing(self) -> list[str]:
-        return [prompt for prompt in self.prompts if not self.path(prompt).exists()]
+        """Files of the pictures that are to be made."""
+        return [name for name in self._files() if not (self.folder / name).exists()]
+
+    def _files(self) -> list[str]:
+        return [self.file(item.prompt, item.number) for item in self.items]
 
     def count(self) -> tuple[int, str]:
-        return len(self.prompts), self.unit
+        return len(self.items), self.unit
 
     def units(self) -> int:
-        return len(self.prompts) * self.per_picture()
+        return sum(self.evaluations(item) for item in self.items)
 
     def units_done(self) -> int:
-        return (len(self.prompts) - len(self.missing())) * self.per_picture()
+        missing = set(self.missing())
+        return sum(
+            self.evaluations(item)
+            for item in self.items
+            if self.file(item.prompt, item.number) not in missing
+        )
 
-    def per_picture(self) -> int:
+    def evaluations(self, item: Item) -> int:
+        """Of the network, for one picture."""
         raise NotImplementedError
 
     def outputs(self) -> list[Path]:
-        return [self.path(prompt) for prompt in self.prompts]
+        return [self.folder / name for name in self._files()]
+
+    def plans(self, keys: tuple[str, ...]) -> dict[str, dict]:
+        """Prompt -> what its plan says of these keys; prompts without are left out."""
+        found = {}
+        for prompt in self.prompts:
+            plan = self.task.options.plan(prompt)
+            own = {key: value for key, value in plan.items() if key in keys}
+            found |= {prompt: own} if own else {}
+        return found
 
 
 class Generate(Pictures):
-    """Picture i has the seed SEED + i, as `jdreambooth generate` gives them."""
+    """Picture i has the seed SEED + i, as `jdreambooth generate` gives them; its further candidates
+    have that plus the number of prompts, plus twice that, and so on."""
 
     name, needs = "generate", ("train", "pick")
 
@@ -67,42 +117,94 @@ class Generate(Pictures):
             return options.generate.at
         return options.train.save_steps[-1]
 
+    def step_for(self, prompt: str) -> int | None:
+        """The same of one prompt, whose plan may name another count."""
+        return self.task.options.plan(prompt).get("at", self.step())
+
+    def seed_for(self, item: Item) -> int:
+        recipe = self.task.options.generate
+        first = self.task.options.plan(item.prompt).get("seed", recipe.seed + item.place)
+        return first + item.number * len(self.prompts)
+
     def own_inputs(self) -> dict:
         options, step = asdict(self.task.options.generate), self.step()
         init = options.pop("init")
-        del options["at"]
-        start = {} if init is None else {path.name: digest(path) for path in self._starts()}
+        del options["at"], options["candidates"]
+        start = {} if init is None else {path.name: digest(path) for path in self._starts(init)}
         result = {} if step is None else self.earlier["train"].result(step)
         about = {"options": options, "init": start, "prompts": [*self.prompts]}
-        return {**about, "step": step, "result": result}
+        return {**about, "step": step, "result": result, **self._special()}
+
+    def _special(self) -> dict:
+        """What only contests have that use it."""
+        options, found = self.task.options, {}
+        if self.candidates > 1:
+            found["candidates"] = self.candidates
+        if plans := self.plans(OF_GENERATE):
+            inits = {plan["init"] for plan in plans.values() if plan.get("init") is not None}
+            paths = [path for init in sorted(inits) for path in self._starts(init)]
+            found["inits"] = {path.name: digest(path) for path in paths}
+            found["plans"] = {
+                prompt: {**plan, "init": plan.get("init") and Path(plan["init"]).name}
+                if "init" in plan
+                else plan
+                for prompt, plan in plans.items()
+            }
+            steps = {plan["at"] for plan in plans.values() if "at" in plan}
+            found["results"] = {str(s): self.earlier["train"].result(s) for s in sorted(steps)}
+        words = {p: options.words[p] for p in self.prompts if p in options.words}
+        return {**found, "words": words} if words else found
 
     def check(self) -> None:
-        if self.task.options.generate.init not in (None, AVERAGE):
-            image.load(self.task.options.generate.init, 8)
+        for prompt in self.prompts:
+            init = self.task.options.recipe(prompt).init
+            if init not in (None, AVERAGE):
+                image.load(init, 8)
 
-    def per_picture(self) -> int:
-        recipe = self.task.options.generate
+    def evaluations(self, item: Item) -> int:
+        recipe = self.task.options.recipe(item.prompt)
         return recipe.evaluations * (1 if recipe.guidance == 1 else 2)
 
     def make(self, worker: Worker, bar: Callable | None) -> dict:
+        missing = set(self.missing())
+        rows = {item: self._row(item) for item in self.items}
+        due = [item for item, row in rows.items() if row["file"] in missing]
+        steps = dict.fromkeys(self.step_for(item.prompt) for item in due)
+        work = sum(self.task.options.recipe(item.prompt).evaluations for item in due)
+        with progress_of(bar, work) as progress:
+            sd = worker.plain(self.task.setup) if not due else None
+            for step in steps:
+                sd = self._model(worker, step)
+                for item in due:
+                    if self.step_for(item.prompt) == step:
+                        self._paint(sd, item, rows[item], step, progress.update)
+        about = self._about(self.task.options.generate, self.step(), sd)
+        return {**about, "pictures": list(rows.values())}
+
+    def _row(self, item: Item) -> dict:
+        text = self.task.options.text(item.prompt)
+        row: dict[str, Any] = {"file": self.file(item.prompt, item.number), "prompt": item.prompt}
+        return {**row, "text": text, "seed": self.seed_for(item)}
+
+    def _about(self, recipe: GenerateOptions, step: int | None, sd) -> dict:
+        size = self.task.setup.size_px or sd.picture_size
+        left_out = ("init", "at", "candidates")
+        how = {n: v for n, v in asdict(recipe).items() if n not in left_out}
+        init = None if recipe.init is None else Path(recipe.init).name
+        return {"style": self.task.name, "step": step, "size_px": size, "recipe": how, "init": init}
+
+    def _paint(self, sd, item: Item, row: dict, step: int | None, advance: Callable) -> None:
         from ..generate import mean_picture, paint
 
-        recipe, step = self.task.options.generate, self.step()
-        sd = self._model(worker, step)
-        size = self.task.setup.size_px or sd.picture_size
-        start = None if recipe.init is None else mean_picture(self._starts(), size)
-        about = {"style": self.task.name, "step": step, "size_px": size}
-        about["recipe"] = {n: v for n, v in asdict(recipe).items() if n not in ("init", "at")}
-        about["init"] = None if recipe.init is None else Path(recipe.init).name
-        rows, missing = [], set(self.missing())
-        with progress_of(bar, len(missing) * recipe.evaluations) as progress:
-            for i, prompt in enumerate(self.prompts):
-                seed, text = recipe.seed + i, recipe.text(prompt)
-                rows.append({"file": f"{prompt}.png", "prompt": prompt, "text": text, "seed": seed})
-                if prompt in missing:
-                    pixels = paint(sd, text, seed, recipe, size, start, advance=progress.update)
-                    image.save_png(self.path(prompt), pixels, {**about, **rows[-1]})
-        return {**about, "pictures": rows}
+        recipe = self.task.options.recipe(item.prompt)
+        about = self._about(recipe, step, sd)
+        size, start = about["size_px"], None
+        if recipe.init is not None:
+            start = mean_picture(self._starts(recipe.init), size)
+        pixels = paint(sd, row["text"], row["seed"], recipe, size, start, advance=advance)
+        path = self.folder / row["file"]
+        files.writable_folder(path.parent)
+        image.save_png(path, pixels, {**about, **row})
 
     def _model(self, worker, step: int | None):
         setup = self.task.setup
@@ -110,8 +212,7 @@ class Generate(Pictures):
             return worker.plain(setup)
         return worker.trained(setup, runs.open_run(self.earlier["train"].folder), step)
 
-    def _starts(self) -> list[Path]:
-        init = self.task.options.generate.init
+    def _starts(self, init: str) -> list[Path]:
         return list(self.task.style.references) if init == AVERAGE else [Path(init)]
 
 
@@ -120,73 +221,148 @@ class Refine(Pictures):
 
     name, needs = "refine", ("generate",)
 
-    def style_image(self) -> Path:
-        """The reference that is named, or the one that style_seed draws."""
-        references, options = self.task.style.references, self.task.options.refine
-        if options.style_image is None:
+    def style_image(self, item: Item) -> Path | None:
+        """The reference that is named, the one that style_seed draws, or the next one in turn; None
+        for the nearest one, which only the picture tells."""
+        references = self.task.style.references
+        options = self.task.options.refinement(item.prompt)
+        wanted = options.style_image
+        for path in references:
+            if wanted == path.name or (wanted == path.stem and wanted not in WORDS_FOR_STYLE_IMAGE):
+                return path
+        if wanted is None or wanted == "seed":
             drawn = np.random.default_rng(options.style_seed).integers(len(references))
             return references[drawn]
-        for path in references:
-            if options.style_image in (path.name, path.stem):
-                return path
+        if wanted == ROTATE:
+            return references[item.place % len(references)]
+        if wanted == NEAREST:
+            return None
         raise ValueError(
             f"style {self.task.name}: refine: style_image must be one of "
-            f"{', '.join(p.name for p in references)}, got {options.style_image!r}"
+            f"{', '.join(p.name for p in references)}, {', '.join(WORDS_FOR_STYLE_IMAGE)}, "
+            f"got {wanted!r}"
         )
 
     def check(self) -> None:
-        self.style_image()
+        for item in self.items:
+            if self.task.options.refinement(item.prompt) is not None:
+                self.style_image(item)
 
     def own_inputs(self) -> dict:
-        style, pictures = self.style_image(), self.earlier["generate"].current().outputs
-        style_image = {style.name: digest(style)}
-        return {"options": self._facts(), "style_image": style_image, "pictures": pictures}
+        pictures = self.earlier["generate"].current().outputs
+        first = self.task.options.refine
+        styles = {p.name: digest(p) for p in self._style_images()}
+        about = {"style_image": styles, "pictures": pictures}
+        about["options"] = None if first is None else self._facts(first)
+        if plans := self.plans(OF_REFINE):
+            about["plans"] = plans
+        wanted = getattr(first, "style_image", None)
+        return {**about, "by": wanted} if wanted in (ROTATE, NEAREST) else about
 
-    def _facts(self) -> dict:
+    def _style_images(self) -> list[Path]:
+        """All that may be used."""
+        found = set()
+        for item in self.items:
+            if self.task.options.refinement(item.prompt) is not None:
+                path = self.style_image(item)
+                found |= set(self.task.style.references) if path is None else {path}
+        return sorted(found)
+
+    @staticmethod
+    def _facts(cfg) -> dict:
         """The options, but for the image, which counts itself, and for where features are kept."""
-        options = self.method.settings(self.task.options.refine)
+        options = find_method(cfg.method).settings(cfg)
         left_out = ("style_image", "style_seed")
         return {name: value for name, value in options.items() if name not in left_out}
 
-    @property
-    def method(self) -> type[Method]:
-        return find_method(self.task.options.refine.method)
-
-    def _costs(self) -> dict[str, int]:
-        return self.method.evaluations(self.task.options.refine)
-
-    def per_picture(self) -> int:
-        return self._costs()["content"] + self._costs()["result"]
+    def evaluations(self, item: Item) -> int:
+        cfg = self.task.options.refinement(item.prompt)
+        if cfg is None:
+            return 0
+        costs = find_method(cfg.method).evaluations(cfg)
+        return costs["content"] + costs["result"]
 
     def units(self) -> int:
-        return super().units() + self._costs()["style"]
+        return super().units() + sum(self._style_costs(self.items))
+
+    def _style_costs(self, items: list[Item]) -> list[int]:
+        """Evaluations for every style image, once for each way in which it is used."""
+        ways = {}
+        for item in items:
+            cfg = self.task.options.refinement(item.prompt)
+            if cfg is not None:
+                costs = find_method(cfg.method).evaluations(cfg)
+                ways[_way(cfg), self.style_image(item)] = costs.get(STYLE, 0)
+        return list(ways.values())
 
     def make(self, worker: Worker, bar: Callable | None) -> dict:
-        cfg, style, missing = self.task.options.refine, self.style_image(), self.missing()
-        painter = self.method(worker.plain(self.task.setup), scratch=self.folder)
-        held = dict.fromkeys(painter.roles, 1)
-        cfg = painter.settle(cfg, painter.load(style, cfg).shape, held)
+        sd, missing = worker.plain(self.task.setup), set(self.missing())
+        rows = dict(zip(self.items, self._generated(), strict=True))
+        groups: dict[Any, list[Item]] = {}
+        for item, row in rows.items():
+            cfg = self.task.options.refinement(item.prompt)
+            if cfg is None:
+                self._keep(row)
+                continue
+            style = self.style_image(item) or self._nearest(sd, self._before(row), cfg)
+            row["style_image"] = style.name
+            if row["file"] in missing:
+                groups.setdefault((_way(cfg), style), []).append(item)
         with progress_of(bar, self.units() - self.units_done()) as progress:
+            for (_, style), items in groups.items():
+                self._refine(sd, style, [rows[item] for item in items], progress.update)
+        names = dict.fromkeys(row["style_image"] for row in rows.values() if "style_image" in row)
+        return {"style_image": ", ".join(names) or None, "pictures": list(rows.values())}
 
-            def advance(done: int, total: int) -> None:
-                progress.update()
+    def _refine(self, sd, style: Path, rows: list[dict], update: Callable) -> None:
+        """Rows of one method, with one style image."""
+        cfg = self.task.options.refinement(rows[0]["prompt"])
+        painter = find_method(cfg.method)(sd, scratch=self.folder)
+        held = dict.fromkeys(painter.roles, 1)
+        told = self._facts(cfg)
+        cfg = painter.settle(cfg, painter.load(style, cfg).shape, held)
 
-            sides = {}
-            if missing:
-                sides["style"] = painter.prepare("style", painter.load(style, cfg), cfg, advance)
-            rows = [self._row(row, style) for row in self._generated()]
-            for row in rows:
-                if row["prompt"] in missing:
-                    content = painter.load(self.earlier["generate"].path(row["prompt"]), cfg)
-                    sides["content"] = painter.prepare("content", content, cfg, advance)
-                    made = image.to_uint8(painter.apply(sides, cfg, advance))[0]
-                    about = {"style": self.task.name, "refine": self._facts(), **row}
-                    image.save_png(self.path(row["prompt"]), made, about)
-        return {"style_image": style.name, "pictures": rows}
+        def advance(done: int, total: int) -> None:
+            update()
+
+        sides = {}
+        if STYLE in painter.roles:
+            sides[STYLE] = painter.prepare(STYLE, painter.load(style, cfg), cfg, advance)
+        for row in rows:
+            content, worded = painter.load(self._before(row), cfg), in_words_of(cfg, row["text"])
+            sides[CONTENT] = painter.prepare(CONTENT, content, worded, advance)
+            made = image.to_uint8(painter.apply(sides, worded, advance))[0]
+            about = {"style": self.task.name, "refine": told, **row}
+            path = self.folder / row["file"]
+            files.writable_folder(path.parent)
+            image.save_png(path, made, about)
+
+    def _keep(self, row: dict) -> None:
+        """Leave a picture as it was generated."""
+        path = self.folder / row["file"]
+        if not path.exists():
+            files.writable_folder(path.parent)
+            with files.atomic_write(path) as part:
+                shutil.copyfile(self._before(row), part)
+
+    def _nearest(self, sd, picture: Path, cfg) -> Path:
+        """The reference whose parts lie most as in the picture, whatever their colours."""
+        from jstyle.sd.startup import jt
+
+        def latents(path: Path) -> np.ndarray:
+            return sd.encode_image(jt.array(sd.load_image(path, cfg.size_px))).numpy()
+
+        theirs = np.concatenate([latents(path) for path in self.task.style.references])
+        gaps = measures.to_training(latents(picture), theirs)[0]
+        return self.task.style.references[int(gaps.argmin())]
+
+    def _before(self, row: dict) -> Path:
+        return self.earlier["generate"].folder / row["file"]
 
     def _generated(self) -> list[dict]:
-        return self.earlier["generate"].current().facts["pictures"]
+        return [dict(row) for row in self.earlier["generate"].current().facts["pictures"]]
 
-    @staticmethod
-    def _row(row: dict, style: Path) -> dict:
-        return {**row, "style_image": style.name}
+
+def _way(cfg) -> tuple:
+    """What makes two refinements the same but for their style image."""
+    return cfg.method, *(item for item in asdict(cfg).items() if item[0] != "style_image")

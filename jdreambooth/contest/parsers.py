@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from jstyle.sd.console import Parser, add_device, add_overwrite, add_single_file, make_parser
+from jstyle.console.parser import Parser, make_parser
+from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
 
 from .. import drawings
 from .engines import ENGINES
+from .judging import BY
 
 
 def _parser(command: str, description: str, examples: str) -> Parser:
@@ -23,6 +25,25 @@ def _add_submission(parser: Parser) -> None:
     parser.add_argument("--root", type=str, required=True, help="the folder of the contest")
 
 
+def _add_engine(parser: Parser) -> None:
+    parser.add_argument(
+        "--jobs",
+        type=int | None,
+        default=None,
+        help="styles that are worked on at once (default: 1; with ray one per GPU)",
+    )
+    parser.add_argument(
+        "--engine", type=str, default=ENGINES[0], help="local, or ray: on a Ray cluster"
+    )
+
+
+def _add_model(parser: Parser) -> None:
+    parser.add_argument(
+        "--model", type=str | None, default=None, help="instead of the configuration's model"
+    )
+    add_single_file(parser)
+
+
 def run() -> Parser:
     parser = _parser(
         "run",
@@ -33,7 +54,10 @@ def run() -> Parser:
         "styles; defaults, and under styles what differs for one. They hold the sections train, "
         "pick, generate (the options of "
         'these commands) and refine ("styleid", or the options of jstyle stylize with style_image '
-        'or style_seed). "{style}" in a text stands for the style\'s name.',
+        "or style_seed). candidates in generate paints several pictures per prompt, of which the "
+        "judge (section choose) takes the best; prompts and words hold what differs for single "
+        "prompts: at, seed, text, negative, strength, init, style_image (rotate, nearest, seed or "
+        'a name), method. "{style}" in a text stands for the style\'s name.',
         "  jdreambooth contest run data/B --out out --config contest.yaml\n"
         "  jdreambooth contest run data/B --out out --config contest.yaml --dry-run\n"
         "  jdreambooth contest run data/B --out out --styles 00,05,11 --jobs 2 --model sd21\n",
@@ -44,22 +68,64 @@ def run() -> Parser:
         "--config", type=str | None, default=None, help="a YAML file (default: all at defaults)"
     )
     _add_styles(parser)
-    parser.add_argument(
-        "--jobs",
-        type=int | None,
-        default=None,
-        help="styles that are worked on at once (default: 1; with ray one per GPU)",
-    )
-    parser.add_argument(
-        "--engine", type=str, default=ENGINES[0], help="local, or ray: on a Ray cluster"
-    )
-    parser.add_argument(
-        "--model", type=str | None, default=None, help="instead of the configuration's model"
-    )
-    add_single_file(parser)
+    _add_engine(parser)
+    _add_model(parser)
     parser.add_argument(
         "--dry-run", action="store_true", help="print what there is to do, and an estimate"
     )
+    add_device(parser)
+    return parser
+
+
+def tune() -> Parser:
+    parser = _parser(
+        "tune",
+        "Search every style for the count, rate, rank, prior weight, template, start, sampler, "
+        "method and its strength that score best, then its prompts for seeds, counts and words, "
+        "and write OUT/contest.yaml, which `contest run` repeats. Trials paint other prompts with "
+        "other seeds than those that are reported; OUT/tune.json tells them all, and how the best "
+        "one does where no trial has looked. A search that was killed goes on. Needs Optuna "
+        "(pip install 'jstyle[tune]').",
+        "  jdreambooth contest tune data/B --out out --budget 2h\n"
+        "  jdreambooth contest tune data/B --out out --budget 40 --config contest.yaml --by hist\n"
+        "  jdreambooth contest run data/B --out out --config out/contest.yaml\n",
+    )
+    parser.add_argument("root", type=str, help="the contest: ROOT/SS/images, ROOT/SS/prompt.json")
+    parser.add_argument("--out", type=str, required=True, help="folder for everything that is made")
+    parser.add_argument(
+        "--budget",
+        type=str,
+        default="2h",
+        help="time for all styles together (90m, 2h), counted as what the work took, or how many "
+        "trials every style gets (40)",
+    )
+    parser.add_argument(
+        "--config", type=str | None, default=None, help="a contest.yaml to begin with"
+    )
+    parser.add_argument(
+        "--by",
+        type=str,
+        default=BY[0],
+        help="score: the contest's formula where all its weights are there, else HIST times what "
+        "the untrained model recognises; full: the formula or nothing; hist; recognised",
+    )
+    parser.add_argument("--draws", type=int, default=2, help="noises per picture in recognition")
+    parser.add_argument("--prompts", type=int, default=6, help="that every trial paints")
+    parser.add_argument("--trainings", type=int, default=2, help="of every style, at most")
+    parser.add_argument(
+        "--candidates", type=int, default=4, help="seeds that every prompt has to choose from"
+    )
+    parser.add_argument("--counts", type=int, default=2, help="saved counts it has to choose from")
+    parser.add_argument(
+        "--words",
+        type=str | None,
+        default=None,
+        help='a YAML file of words to try for prompts, "Ring: [gold ring, jewel]"',
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    _add_styles(parser)
+    _add_engine(parser)
+    _add_model(parser)
     add_device(parser)
     return parser
 

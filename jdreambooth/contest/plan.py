@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from statistics import median
 
-from jstyle.sd.console import count
+from jstyle.console.words import count
 
 from .folders import PRIOR, STYLES
 from .manifest import FILE, Manifest, changes, key_of, read_manifest

@@ -13,9 +13,9 @@ from html import escape
 from pathlib import Path
 from string import Template
 
+from jstyle.console.words import count
 from jstyle.score.total import METRICS
 from jstyle.sd import files, targets
-from jstyle.sd.console import count
 from jstyle.sd.limits import require_whole
 from jstyle.sd.progress import progress_of
 from jstyle.sd.thumbnail import thumbnail

@@ -38,6 +38,8 @@ def make_tasks(
     contest = read_contest(record.root, styles)
     there = sorted([*(style.name for style in contest.styles), *contest.others])
     record.config.require_styles(there)
+    prompts = {style.name: style.prompts for style in contest.styles}
+    record.config.require_prompts(prompts, whole=not contest.others)
     setup = Setup(record.out, fingerprint=record.fingerprint, device=device, **record.config.wide)
     tasks = [Task(setup, style, record.config.style(style.name)) for style in contest.styles]
     for task in tasks:

@@ -29,10 +29,11 @@ class Stage:
     def __init__(self, task: Task, earlier: Mapping[str, Any]):
         self.task, self.earlier = task, earlier
         self._current: Manifest | None = None
+        self.place: Path | None = None  # where an `Out` found that it belongs
 
     @property
     def folder(self) -> Path:
-        return self.task.setup.out.stage(self.task.name, self.name)
+        return self.task.setup.out.stage_folder(self)
 
     def inputs(self) -> dict | None:
         """Everything the outputs depend on; None while an earlier stage is not current."""

@@ -7,7 +7,7 @@ from .manifest import read_manifest
 from .plan import Plan, Row, State, make_plan
 from .run import make_tasks
 
-STAGES = ("prior", "train", "pick", "generate", "refine")
+STAGES = ("prior", "train", "pick", "generate", "refine", "choose")
 CELLS = {State.MISSING: "to do", State.WAITING: "to do"}  # the others say their own name
 
 

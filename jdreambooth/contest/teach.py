@@ -219,7 +219,8 @@ class Pick(Stage):
     def texts(self) -> list[str]:
         """Prompts of the contest, evenly spread, but none that was trained as it is."""
         options, trained = self.task.options, {c.casefold() for c in captions_of(self).values()}
-        texts = [options.generate.template.replace(PLACE, p) for p in self.task.style.prompts]
+        words = [options.words.get(p, p) for p in self.task.style.prompts]
+        texts = [options.generate.template.replace(PLACE, word) for word in words]
         texts = [text for text in dict.fromkeys(texts) if text.casefold() not in trained]
         wanted = min(options.pick.prompts, len(texts))
         return [texts[i] for i in np.linspace(0, len(texts) - 1, wanted).round().astype(int)]

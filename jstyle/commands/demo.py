@@ -15,7 +15,8 @@ from ..sd import hub, image
 from ..sd.files import output_folder
 from . import outputs
 from .inputs import Picture, Started, check_picture, find_model, start
-from .stylize import Pair, Summary, make_pairs, name_results, run_pairs
+from .pairs import Pair, combine, make_pairs, name_results
+from .stylize import Summary, run_pairs
 
 PICTURES = hub.TINY / "demo"  # content_*.png, style_*.png, PROVENANCE.md
 GRID = "grid.png"
@@ -49,13 +50,14 @@ def demo(
     cannot write.
     """
     contents, styles = demo_pictures("content", pictures), demo_pictures("style", pictures)
-    targets = name_results(contents, styles, out)
+    wanted = combine(contents, styles)
+    paths = name_results(wanted, out)
     summary, seconds = Summary(), (0.0, 0.0, 0.0, 0.0)
     grid, read = Path(out) / GRID, [picture.path for picture in (*contents, *styles)]
-    outputs.require_free([*targets.values(), grid], overwrite, read)
+    outputs.require_free([*paths, grid], overwrite, read)
     with output_folder(out):
         found = find_model("tiny")
-        pairs = make_pairs(targets, StyleID, cfg, found)
+        pairs = make_pairs(wanted, paths, StyleID, cfg, found)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary.skipped = len(pairs) - len(todo)
         if todo:
@@ -65,8 +67,9 @@ def demo(
                 run_pairs(started, found, todo, StyleID, cfg, bar, summary)
                 pictures_seconds = perf_counter() - before
                 seconds = (started.start_seconds, started.load_seconds, warm, pictures_seconds)
-        made = {"command": "demo", "results": [path.name for path in targets.values()]}
-        image.save_png(grid, make_grid(contents, styles, targets), made)
+        made = {"command": "demo", "results": [path.name for path in paths]}
+        results = {(c, s): path for (c, (s,)), path in zip(wanted, paths, strict=True)}
+        image.save_png(grid, make_grid(contents, styles, results), made)
     return DemoReport(grid, summary, *seconds)
 
 
@@ -86,7 +89,7 @@ def _warm_up(started: Started, pair: Pair, cfg: StyleConfig) -> float:
 
     before = perf_counter()
     styler, short = JStyleID(started.sd), replace(cfg, steps=1, window=None)
-    content, style = (styler.load(p.path, short) for p in (pair.content, pair.style))
+    content, style = (styler.load(p.path, short) for p in (pair.content, *pair.styles))
     styler.stylize(content, style, short).sync()
     return perf_counter() - before
 

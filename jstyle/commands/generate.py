@@ -6,73 +6,120 @@ import logging
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..sd import image
+from ..sd import hub, image
 from ..sd.files import output_folder
 from ..sd.limits import SEED, SIDE_PX, require_whole
 from ..sd.samplers.options import Sampling
 from . import outputs
-from .inputs import Model, Started, find_model, start
+from .inputs import Model, Picture, Started, find_model, start
+from .referenced import After, Referenced
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..sd.pipeline import StableDiffusion
+    from ..sd.samplers import Plan
 
 log = logging.getLogger("jstyle")
 
 
-def generate(
-    prompts: list[str],
-    out: str,
-    how: Sampling,
-    bar: Callable,
-    seed: int = 0,
-    negative: str = "",
-    height: int | None = None,
-    width: int | None = None,
-    model: str = "tiny",
-    variant: str | None = None,
-    device: str = "auto",
-    loras: Sequence[str] = (),
-    tell: Callable[[str], None] = log.info,
-    overwrite: bool = False,
-) -> list[Path]:
-    """Write one picture per prompt, each with its record; prompt i has the seed seed + i.
+@dataclass(frozen=True)
+class Request:
+    """What is asked of `generate`: one picture per prompt; prompt i has the seed seed + i.
 
     out: a PNG's name for one prompt, otherwise a folder with 000_PROMPT.png, 001_PROMPT.png, ...
-    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about a sampler
-    that the model chose. overwrite: also replace files that are no results of ours.
+    height, width: pixels; None: the model's own. after: references and a method that paints after
+    them; None: the prompts alone. loras: FILE or FILE:WEIGHT each. overwrite: also
+    replace files that are no results of ours. Raises ValueError for a number out of bounds.
+    """
+
+    prompts: Sequence[str]
+    out: str
+    how: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    negative: str = ""
+    height: int | None = None
+    width: int | None = None
+    after: After | None = None
+    model: str | hub.Source = "tiny"
+    loras: Sequence[str] = ()
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self):
+        require_whole("seed", self.seed, 0, SEED)
+        for name in ("height", "width"):
+            if getattr(self, name) is not None:
+                require_whole(name, getattr(self, name), 1, SIDE_PX)
+
+    @property
+    def words(self) -> dict[str, Any]:
+        """Options of StableDiffusion.generate, the same for every prompt."""
+        names = ("negative", "height", "width")
+        return arguments(self.how, **{name: getattr(self, name) for name in names})
+
+
+def generate(asked: Request, bar: Callable, tell: Callable[[str], None] = log.info) -> list[Path]:
+    """Write one picture per prompt, each with its record. `bar(total)` makes a tqdm-like progress
+    bar; tell(line) is given a line about each LoRA, and one about a sampler that was not named.
+
     Raises HubError or ValueError for bad input, OSError if it cannot write.
     """
-    require_whole("seed", seed, 0, SEED)
-    for name, side in (("height", height), ("width", width)):
-        if side is not None:
-            require_whole(name, side, 1, SIDE_PX)
-    targets = name_pictures(prompts, out)
-    outputs.require_free(targets, overwrite)
+    prompts, how, after = asked.prompts, asked.how, asked.after
+    targets = name_pictures(prompts, asked.out)
+    references = [] if after is None else after.pictures()
+    outputs.require_free(targets, asked.overwrite, [picture.path for picture in references])
     with ExitStack() as stack:
         stack.enter_context(output_folder(targets[0].parent))
-        found = find_model(model, variant, loras)
-        started = stack.enter_context(start(found, device, tell))
+        found = find_model(asked.model, loras=asked.loras)
+        started = stack.enter_context(start(found, asked.device, tell))
+        if after is not None:
+            how = after.sampling(how, tell)
         plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
         if how.sampler is None:
             tell_own_sampler(started.sd, tell)
-        options = arguments(how, negative=negative, height=height, width=width)
+        asked = replace(asked, how=how)
+        paint, total = _painter(started.sd, asked, references, plan, tell)
+        about = {} if after is None else after.facts(references)
         named = sampler_named(started.sd, how)
-        total = None if plan.evaluations is None else plan.evaluations * len(prompts)
         with bar(total) as progress:
             for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):
                 before = perf_counter()
-                result = started.sd.generate(
-                    prompt, seed=seed + i, progress=lambda *_: progress.update(), **options
-                )
-                pixels = image.to_uint8(result)[0]
+                pixels = paint(i, lambda *_: progress.update())
                 seconds = {"load": started.load_seconds, "generate": perf_counter() - before}
-                config = {"prompt": prompt, "seed": seed + i, **options, **named}
-                outputs.write_result(path, pixels, _record(config, found, started, seconds))
+                config = {"prompt": prompt, "seed": asked.seed + i, **asked.words, **named}
+                record = _record({**config, **about}, found, started, seconds)
+                outputs.write_result(path, pixels, record)
     return targets
+
+
+def _painter(
+    sd: StableDiffusion,
+    asked: Request,
+    references: Sequence[Picture],
+    plan: Plan,
+    tell: Callable[[str], None],
+) -> tuple[Callable[[int, Callable], np.ndarray], int | None]:
+    """paint(i, progress) -> the picture of prompt i, uint8 (H, W, 3), and the evaluations of all of
+    them, if they are known."""
+    each = plan.evaluations
+    if asked.after is not None:
+        found = Referenced(
+            sd, asked.after, references, asked.how, asked.words, asked.prompts, asked.seed
+        )
+        found.settle(plan.timesteps, tell)
+        return found.paint, found.evaluations(each)
+
+    def paint(i: int, progress: Callable) -> np.ndarray:
+        given = {"seed": asked.seed + i, "progress": progress, **asked.words}
+        return image.to_uint8(sd.generate(asked.prompts[i], **given))[0]
+
+    return paint, None if each is None else each * len(asked.prompts)
 
 
 def tell_own_sampler(sd: StableDiffusion, tell: Callable[[str], None]) -> None:
@@ -109,7 +156,7 @@ def _record(config: dict, model: Model, started: Started, seconds: dict[str, flo
     }
 
 
-def name_pictures(prompts: list[str], out: str) -> list[Path]:
+def name_pictures(prompts: Sequence[str], out: str) -> list[Path]:
     """One path per prompt. Raises ValueError without prompts or for one name and many prompts."""
     if not prompts:
         raise ValueError("give at least one --prompt")

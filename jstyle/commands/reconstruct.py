@@ -28,27 +28,31 @@ class Reconstruction:
     seconds: float
 
 
-def reconstruct(
-    picture: str,
-    out: str,
-    cfg: StyleConfig,
-    bar: Callable,
-    model: str | hub.Source = "tiny",
-    variant: str | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> Reconstruction:
-    """Invert and sample back without style; write the result and its record. overwrite: also
-    replace files that are no results of ours.
+@dataclass(frozen=True)
+class Request:
+    """What is asked of `reconstruct`. picture: a file; out: a PNG's name. overwrite: also replace
+    a file that is no result of ours."""
+
+    picture: str
+    out: str
+    cfg: StyleConfig
+    model: str | hub.Source = "tiny"
+    device: str = "auto"
+    overwrite: bool = False
+
+
+def reconstruct(asked: Request, bar: Callable) -> Reconstruction:
+    """Invert and sample back without style; write the result and its record. `bar(total)` makes a
+    tqdm-like progress bar.
 
     Raises ImageError, HubError or ValueError for bad input, OSError if it cannot write.
     """
-    source, path = check_picture(picture), outputs.picture_path(out)
-    outputs.require_free([path], overwrite, [source.path])
+    source, path, cfg = check_picture(asked.picture), outputs.picture_path(asked.out), asked.cfg
+    outputs.require_free([path], asked.overwrite, [source.path])
     with ExitStack() as stack:
         stack.enter_context(output_folder(path.parent))
-        found = find_model(model, variant)
-        started = stack.enter_context(start(found, device))
+        found = find_model(asked.model)
+        started = stack.enter_context(start(found, asked.device))
         from ..pipeline import JStyleID
         from ..sd import runtime
         from ..sd.startup import jt

@@ -136,7 +136,8 @@ def where(request: Request) -> str:
     folder = request.weights_folder
     needs = {name: SCORERS[name].needs for names in PROTOCOLS.values() for name in names}
     needs |= {f"{ARTFID} {name}": names for name, names in ARTFID_NEEDS.items()}
-    words = request.words or folder / WORDS
-    state = "there" if Path(words).is_file() else "missing"
-    told = "a list of 215 words, one per line, which comes with the organiser's checker"
-    return f"{weights.where(needs, folder)}\nclip_r: {words}  [{state}]\n    {told}"
+    words = Path(request.words or folder / WORDS)
+    told = f"{words}  [there]" if words.is_file() else "the organiser's 215 words, shipped"
+    if request.words and not words.is_file():
+        told = f"{words}  [missing]"
+    return f"{weights.where(needs, folder)}\nclip_r words: {told}"

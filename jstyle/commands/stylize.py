@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from .. import __version__
-from ..config import RESULTS_TOGETHER
+from ..config import EACH, NEAREST, RESULTS_TOGETHER
 from ..methods import DEFAULT, Method, find_method
 from ..sd import hub, image
+from ..sd.facts import STYLE
 from ..sd.files import output_folder
 from ..sd.limits import TOGETHER, require_whole
-from ..sd.targets import stylized_name
 from . import outputs
 from .inputs import Model, Picture, Started, find_model, find_pictures, start
+from .pairs import Pair, check_choice, combine, make_pairs, name_results
 
 log = logging.getLogger("jstyle")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One result to make: which content in which style, where to, and what it depends on."""
+class Request:
+    """What is asked of `stylize`. content, style: a picture or a folder of pictures each; out: a
+    folder, or a PNG's name for one result.
 
-    content: Picture
-    style: Picture
-    out: Path
-    key: str
+    style: None for a method that takes none. style_choice: one of CHOICES. method: a name of
+    METHODS; cfg: its options. batch: results that are sampled together, at most.
+    loras: FILE or FILE:WEIGHT each. overwrite: also replace files that are no results of ours, but
+    no inputs. Raises ValueError for a batch out of bounds.
+    """
+
+    content: str
+    style: str | None
+    out: str
+    cfg: Any
+    style_choice: str = EACH
+    method: str = DEFAULT
+    batch: int = RESULTS_TOGETHER
+    model: str | hub.Source = "tiny"
+    loras: Sequence[str] = ()
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self):
+        require_whole("batch", self.batch, 1, TOGETHER)
 
 
 @dataclass
@@ -44,97 +58,54 @@ class Summary:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def stylize(
-    content: str,
-    style: str,
-    out: str,
-    cfg: Any,
-    bar: Callable,
-    model: str | hub.Source = "tiny",
-    variant: str | None = None,
-    device: str = "auto",
-    loras: Sequence[str] = (),
-    tell: Callable[[str], None] = log.info,
-    batch: int = RESULTS_TOGETHER,
-    method: str = DEFAULT,
-    overwrite: bool = False,
-) -> Summary:
-    """Stylise every content in every style. `bar(total)` makes a tqdm-like progress bar.
-
-    method: a name of METHODS; cfg: its options.
-
-    loras: FILE or FILE:WEIGHT each; tell(line) is given a line about each, and one about where
-    recorded features are kept. batch: results that are sampled together, at most. overwrite: also
-    replace files that are no results of ours, but no inputs.
+def stylize(asked: Request, bar: Callable, tell: Callable[[str], None] = log.info) -> Summary:
+    """Stylise every content. `bar(total)` makes a tqdm-like progress bar; tell(line) is given a
+    line about each LoRA, each style that the model chose, and where recorded features are kept.
 
     Raises ImageError, HubError, ConfigError or ValueError before anything is written, OSError if
     the output cannot be. Pictures finished before an error or Ctrl-C stay.
     """
-    require_whole("batch", batch, 1, TOGETHER)
-    kind = find_method(method)
-    contents, styles = find_pictures(content), find_pictures(style)
-    targets = name_results(contents, styles, out, inputs=(content, style))
-    read = [picture.path for picture in (*contents, *styles)]
-    outputs.require_free(targets.values(), overwrite, read)
-    with output_folder(next(iter(targets.values())).parent):
-        found = find_model(model, variant, loras)
-        pairs = make_pairs(targets, kind, cfg, found)
+    kind, cfg, choice = find_method(asked.method), asked.cfg, asked.style_choice
+    check_choice(choice, kind)
+    contents, styles = find_pictures(asked.content), _styles(asked, kind)
+    wanted = combine(contents, styles, choice)
+    inputs = (asked.content,) if asked.style is None else (asked.content, asked.style)
+    paths = name_results(wanted, asked.out, inputs, choice if styles else kind.name)
+    outputs.require_free(paths, asked.overwrite, [p.path for p in (*contents, *styles)])
+    with output_folder(paths[0].parent):
+        found = find_model(asked.model, loras=asked.loras)
+        pairs = make_pairs(wanted, paths, kind, cfg, found, choice)
         todo = [pair for pair in pairs if not outputs.is_finished(pair.out, pair.key)]
         summary = Summary(skipped=len(pairs) - len(todo))
         if todo:
-            with start(found, device, tell) as started:
-                run_pairs(started, found, todo, kind, cfg, bar, summary, tell, batch)
+            with start(found, asked.device, tell) as started:
+                todo = _chosen(todo, kind(started.sd), cfg, tell)
+                run_pairs(started, found, todo, kind, cfg, bar, summary, tell, asked.batch)
     return summary
 
 
-def name_results(
-    contents: list[Picture], styles: list[Picture], out: str, inputs: tuple[str, ...] = ()
-) -> dict[tuple[Picture, Picture], Path]:
-    """Where each pair's result goes: CONTENT_stylized_STYLE.png, or `out` itself if a PNG's name.
-
-    Raises ValueError if a single name is given for several results, if two results would have the
-    same name, or if the results would land among the inputs.
-    """
-    pairs = list(product(contents, styles))
-    if outputs.names_file(out):
-        if len(pairs) > 1:
-            raise ValueError(
-                f"{out}: one file name for {len(contents)} contents x {len(styles)} styles; "
-                "give a folder"
-            )
-        return {pairs[0]: Path(out)}
-    for folder in inputs:
-        if Path(folder).is_dir() and Path(folder).resolve() == Path(out).resolve():
-            raise ValueError(f"{out}: is also a folder of inputs; give another folder")
-    targets, taken = {}, {}
-    for c, s in pairs:
-        path = Path(out) / stylized_name(c.path, s.path)
-        if path in taken:
-            other_c, other_s = taken[path]
-            clash = (c, other_c) if c != other_c else (s, other_s)
-            raise ValueError(
-                f"{clash[1].path} and {clash[0].path} would both give {path}; rename one of them"
-            )
-        taken[path], targets[c, s] = (c, s), path
-    return targets
+def _styles(asked: Request, method: type[Method]) -> list[Picture]:
+    if (STYLE in method.roles) == (asked.style is not None):
+        return [] if asked.style is None else find_pictures(asked.style)
+    if asked.style is None:
+        raise ValueError(f"method {method.name} needs a style: a picture or a folder of them")
+    raise ValueError(f"method {method.name} takes no style, got {asked.style}")
 
 
-def make_pairs(targets: dict, method: type[Method], cfg: Any, model: Model) -> list[Pair]:
-    """The results to make, each with the hash of all that it depends on."""
-    return [
-        Pair(c, s, path, result_key(c, s, method, cfg, model)) for (c, s), path in targets.items()
-    ]
+def _chosen(pairs: list[Pair], painter: Method, cfg: Any, tell) -> list[Pair]:
+    """The pairs with one style each, where the model is to choose it."""
+    if not any(pair.nearest for pair in pairs):
+        return pairs
+    from ..methods.nearest import features, nearest
 
-
-def result_key(
-    content: Picture, style: Picture, method: type[Method], cfg: Any, model: Model
-) -> str:
-    """A hash of everything that the result depends on: not of where features were kept."""
-    settings = method.settings(cfg)
-    if method.name != DEFAULT:
-        settings["method"] = method.name
-    facts = [__version__, content.sha256, style.sha256, settings, model.key]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    pictures = dict.fromkeys(picture for pair in pairs for picture in (pair.content, *pair.styles))
+    seen = {picture: features(painter.sd, painter.load(picture.path, cfg)) for picture in pictures}
+    found = []
+    for pair in pairs:
+        style = pair.styles[nearest(seen[pair.content], [seen[s] for s in pair.styles])]
+        tell(f"{pair.content.path}: {style.path} is the nearest style")
+        found.append(replace(pair, styles=(style,)))
+    return found
 
 
 def run_pairs(
@@ -156,8 +127,8 @@ def run_pairs(
     image, of as many turns.
     """
     painter = method(started.sd, scratch=pairs[0].out.parent)
-    counts = {role: len({getattr(pair, role) for pair in pairs}) for role in method.roles}
-    walked = "content" if counts["content"] >= counts["style"] else "style"
+    counts = {role: len({p for pair in pairs for p in pair.of(role)}) for role in method.roles}
+    walked = max(method.roles, key=lambda role: len({pair.of(role) for pair in pairs}))
     groups = _groups(pairs, walked, batch)
     cfg = _settled(painter, cfg, groups, {**counts, walked: _most(walked, groups)}, tell)
     times = {"start": started.start_seconds, "load": started.load_seconds}
@@ -187,9 +158,9 @@ def run_pairs(
 def _groups(pairs: list[Pair], walked: str, batch: int) -> list[list[Pair]]:
     """The pairs in groups of at most `batch`, ordered so that each image of the walked side has its
     turns in a row."""
-    rows: dict[Picture, list[Pair]] = {}
+    rows: dict[tuple[Picture, ...], list[Pair]] = {}
     for pair in pairs:
-        rows.setdefault(getattr(pair, walked), []).append(pair)
+        rows.setdefault(pair.of(walked), []).append(pair)
     turns = list(rows.values())
     if all(len(row) == 1 for row in turns):
         turns = [[pair for row in turns for pair in row]]
@@ -198,10 +169,13 @@ def _groups(pairs: list[Pair], walked: str, batch: int) -> list[list[Pair]]:
 
 def _most(walked: str, groups: list[list[Pair]]) -> int:
     """How many images of the walked side are held at once."""
-    return max(len({getattr(pair, walked) for pair in group}) for group in groups)
+    return max(len({p for pair in group for p in pair.of(walked)}) for group in groups)
 
 
 def _settled(painter: Method, cfg, groups, held: dict[str, int], tell):
+    from ..methods.painting import tell_window
+
+    tell_window(cfg, painter.sd.schedule.timesteps(cfg.steps), tell)
     shape = painter.load(groups[0][0].content.path, cfg).shape
     return painter.settle(cfg, shape, held, tell)
 
@@ -212,21 +186,31 @@ class _Prepared:
     def __init__(self, painter: Method, cfg, progress, walked: str):
         self.painter, self.cfg, self.progress, self.walked = painter, cfg, progress, walked
         self.held: dict[tuple[str, Picture], object] = {}
+        self.pooled: dict[tuple[str, tuple[Picture, ...]], object] = {}
         self.seconds: dict[tuple[str, Picture], float] = {}
 
     def __call__(self, together: list[Pair]) -> dict[str, object]:
         """Role -> what these pairs need of it, as a batch."""
-        needed = {(self.walked, getattr(pair, self.walked)) for pair in together}
+        needed = {(self.walked, picture) for pair in together for picture in pair.of(self.walked)}
         self.held = {k: v for k, v in self.held.items() if k[0] != self.walked or k in needed}
+        self.pooled = {k: v for k, v in self.pooled.items() if k[0] != self.walked}
         sides = {}
         for role in self.painter.roles:
-            pictures = [getattr(pair, role) for pair in together]
-            sides[role] = self.painter.join([self._of(role, picture) for picture in pictures])
+            parts = [self._side(role, pair.of(role)) for pair in together]
+            sides[role] = self.painter.join(parts)
         return sides
 
     def seconds_of(self, pair: Pair) -> float:
-        """What preparing both sides took when it was done."""
-        return sum(self.seconds[role, getattr(pair, role)] for role in self.painter.roles)
+        """What preparing its pictures took when it was done."""
+        return sum(self.seconds[role, p] for role in self.painter.roles for p in pair.of(role))
+
+    def _side(self, role: str, pictures: tuple[Picture, ...]):
+        prepared = [self._of(role, picture) for picture in pictures]
+        if len(prepared) == 1:
+            return prepared[0]
+        if (role, pictures) not in self.pooled:
+            self.pooled[role, pictures] = self.painter.pool(prepared)
+        return self.pooled[role, pictures]
 
     def _of(self, role: str, picture: Picture):
         if (role, picture) not in self.held:
@@ -254,8 +238,8 @@ def _record(
     return {
         "command": "stylize",
         "method": method.name,
-        "content": pair.content.facts,
-        "style": pair.style.facts,
+        **{role: pair.facts(role) for role in method.roles},
+        **({"style_choice": NEAREST} if pair.nearest else {}),
         "config": method.settings(cfg),
         **{name: getattr(cfg, name) for name in sorted(method.free)},
         "model": model.facts,

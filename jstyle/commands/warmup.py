@@ -39,7 +39,6 @@ def warm_up(
     bar: Callable,
     tasks: tuple[str, ...] = TASKS,
     model: str | hub.Source = "tiny",
-    variant: str | None = None,
     device: str = "auto",
 ) -> Warmth:
     """Compile what `tasks` need with this model and these options. bar(total): a tqdm-like bar.
@@ -50,7 +49,7 @@ def warm_up(
         if task not in TASKS:
             raise ValueError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     done = Warmth()
-    with start(find_model(model, variant), device) as started:
+    with start(find_model(model), device) as started:
         done.kernels_before = count_kernels()
         done.seconds = {"start": started.start_seconds, "load": started.load_seconds}
         stages = [stage for task in tasks for stage in STAGES[task](started, cfg)]

@@ -24,6 +24,7 @@ class StyleID(Method):
     Config = StyleConfig
     presets = PRESETS
     default_preset = "paper"
+    pools = True
     free = frozenset({"features"})
 
     def __init__(self, sd, scratch=None):
@@ -60,6 +61,11 @@ class StyleID(Method):
         from ..inversion import join
 
         return join(prepared)
+
+    def pool(self, prepared: Any) -> Inversion:
+        from ..inversion import pool
+
+        return pool(prepared)
 
     def apply(self, prepared: Any, cfg: StyleConfig, progress: Progress | None = None) -> jt.Var:
         return self.styler.transfer(*(prepared[role] for role in self.roles), cfg, progress)

@@ -25,7 +25,8 @@ class MetricError(ValueError):
 @dataclass(frozen=True)
 class Settings:
     """weights: the folder of the published files. words: CLIP_R's list, or None for the one among
-    the weights. cache: the folder of features, None keeps none."""
+    the weights, else the organiser's, which is shipped. cache: the folder of features, None keeps
+    none."""
 
     metrics: tuple[str, ...] = METRICS
     corrected: bool = False
@@ -101,12 +102,17 @@ def prepare(settings: Settings) -> tuple[list[Ready], dict[str, str]]:
 
 
 def _words(settings: Settings) -> tuple[str, ...]:
-    from .metrics.clip_r import NO_WORDS, read_words
+    from .metrics.clip_r import SHIPPED, read_words
 
-    path = settings.words or settings.weights / WORDS
-    if settings.words is None and not path.is_file():
-        raise MissingWeights(f"{NO_WORDS}, or put there as {path}")
-    return read_words(path)
+    return read_words(words_file(settings) or SHIPPED)
+
+
+def words_file(settings: Settings) -> Path | None:
+    """The user's own list, given or among the weights; None where there is none."""
+    if settings.words is not None:
+        return settings.words
+    own = settings.weights / WORDS
+    return own if own.is_file() else None
 
 
 def compute(ready: Ready, corrected: bool, pictures: Pictures) -> Scores:

@@ -6,6 +6,7 @@ pictures that are evaluated beside those that are made, and what each row of the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
@@ -22,6 +23,7 @@ class Beside(NamedTuple):
     kind: str  # CONTENT or STYLE, see facts.py
     z: jt.Var  # (n, C, h, w), at the timestep of the evaluation
     context: jt.Var  # (1 or n, tokens, dim)
+    conditional: bool = True  # False: beside the rows that guidance leads away from
 
 
 class Condition:
@@ -47,7 +49,7 @@ class Denoiser:
     needs a negative context; with guidance 1 or without one, the network runs once per latent.
     guidance: any finite number. rescale: in [0, 1], how far the deviation of the guided output is
     brought back to that of the conditional one, per picture.
-    beside: t -> what is evaluated beside the pictures, put before them in the batch.
+    beside: (t, abar) -> what is evaluated beside the pictures, put before them in the batch.
     conditions: what pictures are conditioned on besides their text, the first one innermost.
     """
 
@@ -58,7 +60,7 @@ class Denoiser:
         guidance: float = 1.0,
         negative_context: jt.Var | None = None,
         rescale: float = 0.0,
-        beside: Callable[[float], Sequence[Beside]] | None = None,
+        beside: Callable[[float, float], Sequence[Beside]] | None = None,
         conditions: Sequence[Condition] = (),
     ):
         check_guidance(guidance, rescale)
@@ -66,9 +68,9 @@ class Denoiser:
         self.guided = guidance != 1.0 and negative_context is not None
         self.guidance, self.rescale = guidance, rescale
         self.contexts = [negative_context, context] if self.guided else [context]
-        self.beside = beside or (lambda t: ())
+        self.beside = beside or (lambda t, abar: ())
         self.conditions = tuple(conditions)
-        self._kept: dict[tuple[int, bool], jt.Var] = {}
+        self._kept: dict[tuple, jt.Var] = {}
 
     @property
     def evaluations(self) -> int:
@@ -82,11 +84,11 @@ class Denoiser:
 
         Nothing is waited for. Gradients are switched off by the caller, around the whole step.
         """
-        return x0_and_eps(self.out(z, t, position), z, abar, self.kind)
+        return x0_and_eps(self.out(z, t, position, abar), z, abar, self.kind)
 
-    def out(self, z: jt.Var, t: float, position: int = 0) -> jt.Var:
-        """The network's own answer for (z, t), guided."""
-        beside = tuple(self.beside(t))
+    def out(self, z: jt.Var, t: float, position: int = 0, abar: float = math.nan) -> jt.Var:
+        """The network's own answer for (z, t), guided. abar: for what is beside."""
+        beside = tuple(self.beside(t, abar))
         inputs = [*(b.z for b in beside), *[z] * len(self.contexts)]
         facts = Facts(t, position, self._rows(beside, z.shape[0]))
         context = self._context(beside, z.shape[0])
@@ -107,13 +109,13 @@ class Denoiser:
         return self.rescale * scaled + (1.0 - self.rescale) * out
 
     def _rows(self, beside: Sequence[Beside], batch: int) -> tuple[Row, ...]:
-        rows = [Row(i, True, b.kind) for b in beside for i in range(b.z.shape[0])]
+        rows = [Row(i, b.conditional, b.kind) for b in beside for i in range(b.z.shape[0])]
         for conditional in (False, True) if self.guided else (True,):
             rows += [Row(i, conditional, RESULT) for i in range(batch)]
         return tuple(rows)
 
     def _context(self, beside: Sequence[Beside], batch: int) -> jt.Var:
-        key = batch, bool(beside)
+        key = batch, *((b.kind, b.conditional, b.z.shape[0]) for b in beside)
         if key not in self._kept:
             before = [_repeated(b.context, b.z.shape[0]) for b in beside]
             self._kept[key] = _joined([*before, *(_repeated(c, batch) for c in self.contexts)])

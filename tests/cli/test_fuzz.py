@@ -34,9 +34,10 @@ from jdreambooth.contest.options import SECTIONS, keys_of
 from jdreambooth.contest.run import make_record
 from jstyle.cli import PROGRAM as STYLE
 from jstyle.cli import main as jstyle
+from jstyle.console.parser import Parser
+from jstyle.console.program import Command, Program
 from jstyle.methods import METHODS
 from jstyle.sd import files, hub
-from jstyle.sd.console import Command, Parser, Program
 from tests.cli.conftest import make_pictures
 from tests.contests import make_contest
 from tests.hostile import KINDS, VALUES, fault_of, is_named, make_files

@@ -91,10 +91,10 @@ def test_where_tells_files_sources_and_what_is_there(score, tmp_path):
     assert f"dino: {tmp_path / 'w' / 'dinov2-base'}  [missing]" in out
     for part in ("huggingface.co/facebook/dinov2-base (Apache-2.0)", "lpips/squeeze.pth", "vgg19"):
         assert part in out
-    assert "clip_r_prompts.txt  [missing]" in out
+    assert "clip_r words: the organiser's 215 words, shipped" in out
     words = tmp_path / "list.txt"
     words.write_text("cat")
-    assert f"clip_r: {words}  [there]" in score("--where", "--words", words, folders=())[1]
+    assert f"clip_r words: {words}  [there]" in score("--where", "--words", words, folders=())[1]
 
 
 def test_styles_quirks_and_the_cache_can_be_chosen(score, place, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jstyle.commands.generate import generate
+from jstyle.commands.generate import Request, generate
 from jstyle.sd.config import ScheduleConfig
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.samplers.options import Sampling
@@ -78,10 +78,11 @@ def test_the_name_is_told_and_recorded(tmp_path, capsys):
     path.write_text(json.dumps(config))
     lines = []
     how = Sampling(steps=3, guidance=1.0)
-    paths = generate(
-        ["a star"], str(tmp_path / "a.png"), how, _Bar, model=str(folder), device="cpu",
-        height=32, width=32, tell=lines.append,
+    asked = Request(
+        ["a star"], str(tmp_path / "a.png"), how, model=str(folder), device="cpu",
+        height=32, width=32,
     )  # fmt: skip
+    paths = generate(asked, _Bar, lines.append)
     assert lines == ["sampler heun, as the model's scheduler file says"]
     assert json.loads(paths[0].with_suffix(".json").read_text())["config"]["sampler"] == "heun"
     assert (_Bar.total, _Bar.done) == (5, 5)  # 2 x 3 - 1 evaluations

@@ -12,9 +12,9 @@ from PIL import Image
 
 from jdreambooth.generate import make_picture
 from jdreambooth.recipe import Recipe
-from jstyle.commands.generate import generate
+from jstyle.commands.generate import Request, generate
+from jstyle.console.words import progress_bar
 from jstyle.sd import image
-from jstyle.sd.console import progress_bar
 from jstyle.sd.rng import mersenne
 from jstyle.sd.rng.torch_cpu import TorchCPU
 from jstyle.sd.samplers.options import Sampling
@@ -106,9 +106,8 @@ def test_pictures_of_diffusers_are_made_again_from_their_seeds(tiny_folder, tmp_
     theirs = diffusers_pictures(prompts, seed, size, size)
     how, sizes = Sampling(3, 5.0, rng="torch-cpu"), {"height": size, "width": size}
     bar, folder = progress_bar(Namespace(quiet=True), "eval"), str(tiny_folder("sd2"))
-    paths = generate(
-        prompts, str(tmp_path / "out"), how, bar, seed, model=folder, device="cpu", **sizes
-    )
+    given = {"model": folder, "device": "cpu", **sizes}
+    paths = generate(Request(prompts, str(tmp_path / "out"), how, seed, **given), bar)
     for path, want in zip(paths, theirs, strict=True):
         shown = np.asarray(Image.open(path), np.int64)
         expected = image.to_uint8(want.transpose(2, 0, 1)[None])[0].astype(np.int64)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jstyle.score.metrics.clip_r import ClipRecall, label_of, read_words, recall
+from jstyle.score.metrics.clip_r import (
+    ORGANISERS_WORDS,
+    SHIPPED,
+    ClipRecall,
+    label_of,
+    read_words,
+    recall,
+)
 from jstyle.score.metrics.cosine import mean_pairwise
 from jstyle.score.metrics.dreambooth import ClipImage, ClipText, text_score
 from jstyle.score.networks.clip import CLIP, end_positions
@@ -130,6 +137,14 @@ def test_hits_are_those_of_softmax_and_top_five(saved, outputs):
 def test_the_label_is_the_file_name_up_to_its_first_dot():
     assert label_of("Ice cream") == "ice cream"
     assert label_of("St. Bernard") == "st"
+
+
+def test_the_contests_own_list_is_shipped_with_the_word_that_it_has_twice(caplog):
+    words = read_words(SHIPPED)
+    assert len(words) == ORGANISERS_WORDS and not caplog.text
+    lines = [line.lower() for line in SHIPPED.read_text().split("\n") if line]
+    assert [word for word in words if lines.count(word) == 2] == ["watch"]
+    assert {"cat", "wolf", "lobster"} <= set(words) and lines[0] == "cat"
 
 
 def test_a_word_list_is_trimmed_and_its_problems_are_named(tmp_path, caplog):

@@ -167,10 +167,10 @@ def test_the_dreambooth_papers_measures(place, settings, folder):
     assert found["total"] is None and found["missing"] == []
 
 
-def test_recognition_needs_its_words_from_a_file_or_from_among_the_weights(settings, folder):
+def test_recognition_takes_its_words_from_a_file_the_weights_or_the_package(settings, folder):
     without = run.Settings(**{**vars(settings), "words": None, "metrics": ("clip_r",)})
-    ready, missing = run.prepare(without)
-    assert ready == [] and str(folder / WORDS) in missing["clip_r"]
+    ((one,), missing) = run.prepare(without)
+    assert one.words == clip_r.read_words(clip_r.SHIPPED) and missing == {}
     shutil.copy(settings.words, folder / WORDS)
     try:
         ((one,), missing) = run.prepare(without)

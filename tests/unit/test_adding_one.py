@@ -15,7 +15,7 @@ from jdreambooth.train import train
 from jdreambooth.trainables import TRAINABLES
 from jdreambooth.trainables.base import Trainable
 from jstyle import cli
-from jstyle.commands.stylize import stylize
+from jstyle.commands.stylize import Request, stylize
 from jstyle.methods import METHODS
 from jstyle.methods.base import Method
 from jstyle.sd import image
@@ -76,6 +76,7 @@ class BlendConfig:
 class Blend(Method):
     name, does, source = "blend", "latents between two pictures", "nowhere"
     Config = BlendConfig
+    reference = "style"
 
     @classmethod
     def evaluations(cls, cfg):
@@ -88,14 +89,15 @@ class Blend(Method):
         return jt.concat(list(prepared))
 
     def apply(self, prepared, cfg, progress=None):
-        moved = (1 - cfg.amount) * prepared["content"] + cfg.amount * prepared["style"]
+        start = prepared["content"] if "content" in prepared else prepared["noise"].latent
+        moved = (1 - cfg.amount) * start + cfg.amount * prepared["style"]
         return self.sd.decode(moved)
 
 
 METHOD = Blend
 
 
-def test_a_method_is_a_dataclass_and_a_class(tmp_path, monkeypatch, sd):
+def test_a_method_is_a_dataclass_and_a_class(tmp_path, monkeypatch, sd, capsys):
     monkeypatch.setitem(METHODS, "blend", HERE)
     model = tmp_path / "model"
     sd.save_pretrained(model, "float32")
@@ -114,14 +116,23 @@ def test_a_method_is_a_dataclass_and_a_class(tmp_path, monkeypatch, sd):
     seen = image.load(tmp_path / "hill.png", 64)
     encoded = sd.decode(sd.encode_image(jt.array(seen))).numpy()
     assert rel_l2(found, encoded) < 2e-2
+    capsys.readouterr()
     assert cli.main([*words, "--gamma", "0.3"]) == 2  # an option of another method
+    told = capsys.readouterr().err
+    assert "--gamma: method blend has no such option; it is one of styleid" in told
+    words = ["generate", "--prompt", "a", "--out", str(tmp_path / "b.png"), "--model", str(model)]
+    words += ["--reference", str(tmp_path / "ink.png"), "--method", "blend", "-q", "--amount", "1"]
+    assert cli.main([*words, "--height", "64", "--width", "64"]) == 0
+    seen = image.load(tmp_path / "ink.png", 64)
+    encoded = sd.decode(sd.encode_image(jt.array(seen))).numpy()
+    assert rel_l2(image.load(tmp_path / "b.png", 64), encoded) < 2e-2
     options = build(
         {"refine": as_section("refine", {"method": "blend", "amount": 0.1})} | REST, "05", {}
     )
     assert (options.refine.amount, options.refine.method) == (0.1, "blend")
 
 
-REST = {"train": None, "pick": None, "generate": {}}
+REST = {"train": None, "pick": None, "choose": None, "generate": {}}
 
 
 def test_a_folder_run_of_a_method_prepares_each_picture_once(tmp_path, monkeypatch, sd):
@@ -138,10 +149,11 @@ def test_a_folder_run_of_a_method_prepares_each_picture_once(tmp_path, monkeypat
             image.save_png(tmp_path / role / f"{name}.png", image.to_uint8(picture(i, 64, 64))[0])
     places = [str(tmp_path / name) for name in ("content", "style", "out")]
     given = {"model": str(tmp_path / "model"), "device": "cpu", "method": "blend"}
-    done = stylize(*places, BlendConfig(), _Bar, **given)
+    done = stylize(Request(*places, BlendConfig(), **given), _Bar)
     assert (len(done.written), sorted(seen)) == (6, ["content"] * 2 + ["style"] * 3)
-    assert stylize(*places, BlendConfig(), _Bar, **given).skipped == 6
-    assert len(stylize(*places, BlendConfig(amount=0.1), _Bar, **given).written) == 6
+    assert stylize(Request(*places, BlendConfig(), **given), _Bar).skipped == 6
+    other = Request(*places, BlendConfig(amount=0.1), **given)
+    assert len(stylize(other, _Bar).written) == 6
 
 
 class _Bar:

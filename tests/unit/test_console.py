@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from jstyle.sd.console import Command, Program, UsageError, make_parser
+from jstyle.console.parser import UsageError, make_parser
+from jstyle.console.program import Command, Program
 from tests.mounts import small_disk
 
 

@@ -147,7 +147,7 @@ def test_the_name_of_the_style_stands_in_any_text(config):
         ("defaults: {train: {random_flip: 1}}", "random_flip must be true or false, got 1"),
         ("defaults: {generate: {guidance: true}}", "guidance must be number, got True"),
         ("defaults: {refine: {window: [1, x]}}", "window must be a list of integers or text"),
-        ("defaults: {refine: stylid}", "defaults: refine: method must be styleid, got 'stylid'"),
+        ("defaults: {refine: stylid}", "got 'stylid'; did you mean styleid?"),
         ("defaults: {generate: no}", "generate cannot be left out"),
         ("defaults: {train: 5}", "train must hold options, or be true or false, got 5"),
         ("defaults: 5", "defaults must hold names with values"),

@@ -27,6 +27,7 @@ EVERYTHING = {
     "generate": {"steps": 10, "guidance": 1, "init": "average"},
     "refine": {"steps": 5},
 }
+CHOSEN = {**EVERYTHING, "generate": {**EVERYTHING["generate"], "candidates": 2}, "choose": {}}
 CHANGED = {  # another value of every option: the stage must be done again
     "train": {
         "instance_prompt": "a {stem}",
@@ -110,12 +111,14 @@ CHANGED = {  # another value of every option: the stage must be done again
         "style_image": "0",
         "preset": "report",
     },
+    "choose": {"by": "hist", "draws": 2, "seed": 1, "ask": "{prompt}"},
 }
 ELSEWHERE = {  # these have tests of their own, or move nothing
     "train": {"class_dir", "text_learning_rate", "precision", "checkpoint_every"}
     | {"keep_checkpoints", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"},
     "pick": set(),
-    "generate": {"at"},
+    "generate": {"at", "candidates"},
+    "choose": set(),
     "refine": {"style_seed", "method", "features"},
 }
 
@@ -148,9 +151,11 @@ def finish(stage, seconds=1.0):
     names = {"train": ["step-000002/lora", "step-000004/lora"], "prior": ["class-00000.png"]}
     names |= {"pick": ["pick.json"]}
     if stage.name in ("generate", "refine"):
-        names[stage.name] = [f"{prompt}.png" for prompt in stage.prompts]
-        rows = [{"prompt": prompt, "file": f"{prompt}.png"} for prompt in stage.prompts]
+        rows = [{"prompt": i.prompt, "file": stage.file(i.prompt, i.number)} for i in stage.items]
+        names[stage.name] = [row["file"] for row in rows]
         made.facts = {"pictures": rows}
+    if stage.name == "choose":
+        names["choose"] = [f"{prompt}.png" for prompt in stage.prompts]
     if stage.name == "pick":
         made.facts = {"step": 2}
     for name in names[stage.name]:
@@ -179,19 +184,21 @@ def test_every_option_is_known_here(section):
 
 @pytest.mark.parametrize("section", CHANGED)
 def test_another_value_of_an_option_makes_its_stage_due_and_no_earlier_one(contest, section):
-    finish_all(contest)
-    order = ["prior", "train", "pick", "generate", "refine"]
+    sections = CHOSEN if section == "choose" else EVERYTHING
+    finish_all(contest, sections)
+    order = ["prior", "train", "pick", "generate", "refine", "choose"]
     for name, value in CHANGED[section].items():
-        given = {} if EVERYTHING[section] is True else EVERYTHING[section]
+        given = {} if sections[section] is True else sections[section]
         if name == "captions":
             given = {**given, "instance_prompt": None}
         if name == "train_text_encoder":
             value = True
-        changed = left(contest, {**EVERYTHING, section: {**given, name: value}})
+        changed = left(contest, {**sections, section: {**given, name: value}})
         shared = name in PAINTED or name.startswith(("class_", "num_class"))
         first = "prior" if section == "train" and shared else section
         first = "pick" if name == "template" else first  # which paints the same texts
-        assert changed == order[order.index(first) :], name
+        last = len(order) - (sections is EVERYTHING)
+        assert changed == order[order.index(first) : last], name
 
 
 PAINTED = ("rng", "seed", "sampler", "sigmas", "eta", "rescale")  # class pictures too
@@ -254,7 +261,7 @@ def test_repair_keeps_the_good_pictures(contest):
     gone.unlink()
     generated.repair(read_manifest(generated.folder))
     assert good.exists() and not bad.exists()
-    assert generated.missing() == [bad.stem, gone.stem]
+    assert generated.missing() == [bad.name, gone.name]
     assert generated.units_done() == generated.units() // 3
 
 
@@ -309,15 +316,21 @@ def test_own_class_pictures_count_by_their_contents(contest):
 
 def test_the_style_image_is_drawn_by_a_seed_or_named(contest):
     drawn = {
-        stages(contest, {"refine": {"style_seed": seed}})["refine"].style_image().name
+        style_image(stages(contest, {"refine": {"style_seed": seed}})["refine"])
         for seed in range(8)
     }
     assert drawn == {"0.png", "1.png"}
     for name in ("1", "1.png"):
         refine = stages(contest, {"refine": {"style_image": name}})["refine"]
-        assert refine.style_image().name == "1.png"
-    with pytest.raises(ValueError, match="style_image must be one of 0.png, 1.png, got 'fox'"):
+        assert style_image(refine) == "1.png"
+    with pytest.raises(ValueError, match="style_image must be one of 0.png, 1.png, .*, got 'fox'"):
         tasks_of(contest, {"refine": {"style_image": "fox"}})
+
+
+def style_image(refine) -> str:
+    """Of all prompts."""
+    (name,) = {refine.style_image(item).name for item in refine.items}
+    return name
 
 
 def test_the_count_that_paints_is_given_picked_or_the_last(contest):

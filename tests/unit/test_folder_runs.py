@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from jstyle import StyleConfig
-from jstyle.commands.stylize import stylize
+from jstyle.commands.stylize import Request, stylize
 from jstyle.sd import image
 from jstyle.sd.unet import UNet2DConditionModel
 from tests.pictures import picture
@@ -69,8 +69,8 @@ def run(model, tmp_path, monkeypatch):
         seen.clear()
         cfg = StyleConfig(steps=STEPS, size_px=64, **config)
         inputs = folder("content", contents), folder("style", styles), str(tmp_path / out)
-        how = {"model": model, "device": "cpu", "tell": told.append, "batch": batch}
-        done = stylize(*inputs, cfg, bar, **how)
+        how = {"model": model, "device": "cpu", "batch": batch}
+        done = stylize(Request(*inputs, cfg, **how), bar, told.append)
         assert len(done.written) == contents * styles
         assert bar.done == bar.total == STEPS * (contents + styles + contents * styles)
         return list(seen)
@@ -120,4 +120,4 @@ def test_where_features_are_kept_is_told_and_written_beside_the_pictures_not_ins
 
 def test_a_batch_of_none_is_refused(tmp_path):
     with pytest.raises(ValueError, match="batch must be an integer from 1 to 1024, got 0"):
-        stylize("no.png", "no.png", str(tmp_path / "out"), StyleConfig(), None, batch=0)
+        Request("no.png", "no.png", str(tmp_path / "out"), StyleConfig(), batch=0)

@@ -230,7 +230,7 @@ ARROWS = {
     "jstyle/sd/rng": {"jstyle/sd"},
     "jstyle/sd/samplers": {"jstyle/sd", "jstyle/sd/rng"},
     "jstyle/sd": {"jstyle/sd/kernels", "jstyle/sd/rng", "jstyle/sd/samplers"},
-    "jstyle/methods": {"jstyle", "jstyle/sd"},
+    "jstyle/methods": {"jstyle", "jstyle/sd", "jstyle/sd/samplers"},
     "jstyle/score/networks": {"jstyle/score", "jstyle/sd", "jstyle/sd/kernels"},
     "jstyle/score/metrics": {
         "jstyle/score",

@@ -51,12 +51,20 @@ def test_the_backbone_imports_nothing_of_the_packages_around_it():
             assert inside or _top(name) not in ("jstyle", "jdreambooth"), f"{path}: {name}"
 
 
-def test_the_trainer_imports_only_the_backbone():
+def test_the_trainer_imports_only_the_backbone_and_the_console():
     for path in (ROOT / "jdreambooth").rglob("*.py"):
         for name in _imports(path):
-            allowed = name in ("jstyle", "jstyle.__version__") or name.startswith("jstyle.sd")
+            allowed = name in ("jstyle", "jstyle.__version__")
+            allowed |= name.startswith(("jstyle.sd", "jstyle.console"))
             allowed |= path.parent.name == "contest"  # puts both programs together
             assert _top(name) != "jstyle" or allowed, f"{path}: {name}"
+
+
+def test_the_console_knows_the_backbone_and_no_command():
+    for path in _sources("jstyle/console"):
+        for name in _imports(path):
+            allowed = name in ("jstyle",) or name.startswith(("jstyle.sd", "jstyle.console"))
+            assert _top(name) not in ("jstyle", "jdreambooth") or allowed, f"{path}: {name}"
 
 
 def test_stylisation_does_not_import_the_trainer():

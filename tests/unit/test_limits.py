@@ -11,9 +11,8 @@ from jdreambooth.identifiers import rare_identifiers
 from jdreambooth.make_drawings import make_drawings
 from jdreambooth.recipe import Recipe
 from jdreambooth.verdict import PickConfig
-from jstyle.commands.generate import generate
+from jstyle.commands import generate, stylize
 from jstyle.commands.parity import Request
-from jstyle.commands.stylize import stylize
 from jstyle.config import StyleConfig
 from jstyle.sd import limits
 from jstyle.sd.samplers.options import Sampling
@@ -30,7 +29,7 @@ def _draw(**values):
 
 
 def _generate(**values):
-    return generate(["a"], "nowhere", Sampling(), None, **values)
+    return generate.Request(["a"], "nowhere", **values)
 
 
 TRAIN = "size_px rank num_class_images random_crops seed class_steps sample_steps batch"
@@ -67,7 +66,7 @@ def test_counts_outside_of_dataclasses_are_bounded_too():
     with pytest.raises(ValueError, match=f"jobs {told} 1024"):
         check_engine("local", HUGE)
     with pytest.raises(ValueError, match=f"batch {told} 1024"):
-        stylize("a", "b", "c", StyleConfig(), None, batch=HUGE)
+        stylize.Request("a", "b", "c", StyleConfig(), batch=HUGE)
     with pytest.raises(ValueError, match=f"count {told} 100000"):
         rare_identifiers(None, HUGE)
 

@@ -150,11 +150,11 @@ def test_every_painter_of_the_trainer_takes_the_option():
 
 
 def test_the_command_refuses_another_source_before_anything_starts(tmp_path):
-    from jstyle.commands.generate import generate
+    from jstyle.commands.generate import Request, generate
     from jstyle.sd.samplers.options import Sampling
 
     with pytest.raises(ValueError, match="rng must be one of numpy, torch-cpu, torch-cuda"):
-        generate(["a star"], str(tmp_path / "out"), Sampling(rng="cuda"), bar=None)
+        generate(Request(["a star"], str(tmp_path / "out"), Sampling(rng="cuda")), bar=None)
     assert not (tmp_path / "out").exists()
 
 

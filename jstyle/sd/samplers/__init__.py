@@ -125,6 +125,11 @@ class Plan:
         return self.sampler.stochastic or self.eta > 0
 
     @property
+    def timesteps(self) -> list[float]:
+        """Those at which the steps begin."""
+        return [step.here.t for step in self.levels.steps]
+
+    @property
     def evaluations(self) -> int | None:
         """How often a whole walk evaluates the network; None if that is not known before."""
         count = self.sampler.evaluations

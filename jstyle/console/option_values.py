@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .files import InputError
-from .reading import require_unicode, require_yaml
+from ..sd.files import InputError
+from ..sd.reading import require_unicode, require_yaml
 
 KINDS = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "text"}
 

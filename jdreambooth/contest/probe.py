@@ -1,0 +1,139 @@
+"""One trial of a search: a few pictures painted in one way and judged, as stages with manifests.
+
+    OUT/search/prior/KEY/              class pictures
+    OUT/search/styles/SS/STAGE-KEY/    train, generate, refine and measure, each under its inputs
+    OUT/search/styles/SS/found.json    what the search of the style came to
+
+Stages lie under the key of their inputs, so trials that have one in common share it, and a search
+that was killed finds all that was finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jstyle.sd import files
+from jstyle.sd.progress import progress_of
+from jstyle.sd.reading import read_object
+
+from .folders import Out
+from .judging import Judged, settled
+from .manifest import digest, key_of
+from .options import StyleOptions
+from .paint import Pictures
+from .stages import Stage
+from .task import Task
+
+if TYPE_CHECKING:
+    from .worker import Worker
+
+SEARCH, MEASURED = "search", "measured.json"
+
+
+@dataclass(frozen=True)
+class SearchOut(Out):
+    """The folder of a search's stages: each of them under the key of its inputs."""
+
+    def stage_folder(self, stage: Stage) -> Path:
+        known = stage.place
+        if known is None:
+            inputs = stage.inputs()
+            if inputs is None:  # what comes before is not there yet
+                return self.style(stage.task.name) / f"{stage.name}-none"
+            known = self.style(stage.task.name) / f"{stage.name}-{key_of(inputs)[:16]}"
+            stage.place = known
+        return known
+
+
+@dataclass(frozen=True)
+class Probe(Task):
+    """Some prompts of a style with one set of options. words: what recognition chooses among."""
+
+    words: tuple[str, ...] = ()
+
+
+class Measure(Stage):
+    """The judge's parts of every picture, in measured.json."""
+
+    name, needs, unit = "measure", ("generate", "refine"), "picture"
+
+    @property
+    def before(self) -> Pictures:
+        return list(self.earlier.values())[-1]
+
+    def own_inputs(self) -> dict:
+        cfg, task = self.task.options.choose, self.task
+        references = {path.name: digest(path) for path in task.style.references}
+        about = {"options": asdict(cfg), "judge": settled(cfg), "references": references}
+        return {**about, "words": [*task.words], "pictures": self.before.current().outputs}
+
+    def units(self) -> int:
+        return len(self.before.items) * self.task.options.choose.draws
+
+    def count(self) -> tuple[int, str]:
+        return len(self.before.items), self.unit
+
+    def make(self, worker: Worker, bar: Callable | None) -> dict:
+        from .judge import judge
+
+        cfg, style, sd = self.task.options.choose, self.task.style, worker.plain(self.task.setup)
+        rows = self.before.current().facts["pictures"]
+        paths = [self.before.folder / row["file"] for row in rows]
+        asked = [row["prompt"] for row in rows]
+        with progress_of(bar, self.units()) as progress:
+            judged = judge(sd, style, paths, asked, self.task.words, cfg, progress.update)
+        found = {"style": judged.style.tolist(), "content": judged.content.tolist()}
+        found["parts"] = {name: values.tolist() for name, values in judged.parts.items()}
+        files.write_json(self.folder / MEASURED, {**found, "pictures": rows})
+        return {"value": judged.value}
+
+    def outputs(self) -> list[Path]:
+        return [self.folder / MEASURED]
+
+
+def measured_in(folder: Path) -> tuple[Judged, list[dict]]:
+    """What a finished Measure found, and the rows of its pictures."""
+    found = read_object(folder / MEASURED)
+    parts = {name: np.array(values) for name, values in found["parts"].items()}
+    judged = Judged(np.array(found["style"]), np.array(found["content"]), parts)
+    return judged, found["pictures"]
+
+
+@dataclass
+class Laboratory:
+    """Runs the probes of one style. seconds: folder of a stage -> what making it took, of all
+    stages that its probes needed, whether they were made now or by a search before this one."""
+
+    task: Task
+    worker: Worker
+    words: tuple[str, ...]
+    bar: Callable | None = None
+    seconds: dict[Path, float] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        return sum(self.seconds.values())
+
+    def measure(self, options: StyleOptions, prompts: tuple[str, ...]) -> tuple[Judged, list[dict]]:
+        """Paint the prompts with these options and judge the pictures; rows have their paths."""
+        style = replace(self.task.style, prompts=prompts)
+        probe = Probe(self.task.setup, style, options, self.words)
+        measure = self.run(probe)[-1]
+        judged, rows = measured_in(measure.folder)
+        folder = measure.before.folder
+        return judged, [{**row, "path": folder / row["file"]} for row in rows]
+
+    def run(self, probe: Probe) -> list[Any]:
+        """Make what is missing. Returns its stages, all of them current."""
+        from .order import stages_of
+
+        stages = stages_of(probe)
+        for stage in stages:
+            done = stage.current() or stage.run(self.worker, self.bar)
+            self.seconds[stage.folder] = done.measured["seconds"]
+        return stages

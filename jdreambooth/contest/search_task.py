@@ -1,0 +1,45 @@
+"""What a worker is told about the search of one style. Can be pickled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .config import ContestConfig
+from .judging import JudgeConfig
+from .task import Task
+
+FOUND = "found.json"
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a style is searched. Of trials and seconds one is None. candidates and counts: how many
+    seeds and saved counts every prompt has to choose from. words: prompt -> other words for it."""
+
+    trials: int | None = None
+    seconds: float | None = None
+    judge: JudgeConfig = field(default_factory=JudgeConfig)
+    trainings: int = 2
+    candidates: int = 4
+    counts: int = 2
+    words: Mapping[str, list[str]] = field(default_factory=dict)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class SearchTask(Task):
+    """A style to be searched. searched and held: other prompts than the style's own, for the trials
+    and for what none of them may see. among: the words that recognition chooses among."""
+
+    config: ContestConfig
+    search: Search
+    searched: tuple[str, ...]
+    held: tuple[str, ...]
+    among: tuple[str, ...]
+
+    @property
+    def found(self) -> Path:
+        """The file that tells what the search came to."""
+        return self.setup.out.style(self.name) / FOUND

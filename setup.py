@@ -65,7 +65,8 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc", "grids/grid.html", "score/*.txt"],
+        + ["sd/*.cc", "sd/cuda_headers/**/*.h", "sd/cuda_headers/**/*.cuh"]
+        + ["grids/grid.html", "score/*.txt"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,

@@ -140,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     words = ["--work", args.work, "--size", args.size, "--device", args.device]
     words += ["--model", setting.model]
     found = {
-        side: run.in_process("benchmarks.profile", [*words, "--side", side], args.threads)
+        side: run.in_process(["-m", "benchmarks.profile", *words, "--side", side], args.threads)
         for side in run.SIDES
     }
     folder = writable_folder(args.out / f"{args.size}-{args.device}")

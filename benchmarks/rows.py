@@ -25,6 +25,7 @@ class Turn:
     times: list[float]
     peak_mib: float
     ready_mib: float  # resident memory before the first run
+    device_mib: float | None = None  # held by the GPU's allocator
 
 
 @dataclass

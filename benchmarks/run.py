@@ -12,8 +12,10 @@ interrupted and continued, or be split with --only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -125,22 +127,46 @@ def measure_row(name: str, args: argparse.Namespace, setting: Setting) -> rows.R
 
 def take_turn(words: dict, threads: int, timeout: float = TIMEOUT) -> dict:
     """Run the worker in a process of its own and return what it measured."""
-    return in_process("benchmarks.worker", [json.dumps(words)], threads, timeout)
+    return in_process(["-m", "benchmarks.worker", json.dumps(words)], threads, timeout)
 
 
-def in_process(module: str, words: list[str], threads: int, timeout: float = TIMEOUT):
-    """The JSON that `python -m module words` prints last. Raises TurnError if it fails."""
+def in_process(
+    words: list[str],
+    threads: int,
+    timeout: float = TIMEOUT,
+    python: str = "",
+    more: dict[str, str] | None = None,
+    parse: bool = True,
+):
+    """The JSON that `python words` prints last (parse), with `more` variables.
+
+    Raises TurnError if it fails or takes longer; what it started ends with it.
+    """
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     env["PYTHONPATH"] = os.pathsep.join([str(machine.ROOT), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", module, *words]
+    command = [python or sys.executable, *words]
+    named = words[1] if words[0] == "-m" else "python -c"
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env | (more or {}),
+        start_new_session=True,
+    )
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=timeout)
-    except subprocess.TimeoutExpired:
-        raise TurnError(f"{module} {' '.join(words)}: not finished after {timeout:.0f} s") from None
-    if done.returncode:
-        last = "\n".join(done.stderr.strip().splitlines()[-12:])
-        raise TurnError(f"{module} {' '.join(words)} failed ({done.returncode}):\n{last}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+        out, error = process.communicate(timeout=timeout)
+    except BaseException as stop:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if isinstance(stop, subprocess.TimeoutExpired):
+            raise TurnError(f"{named}: not finished after {timeout:.0f} s") from None
+        raise
+    if process.returncode:
+        last = "\n".join(error.strip().splitlines()[-12:])
+        raise TurnError(f"{named} failed ({process.returncode}):\n{last}")
+    return json.loads(out.strip().splitlines()[-1]) if parse else None
 
 
 def told(row: rows.Row) -> str:

@@ -3,7 +3,8 @@
     python -m benchmarks.worker '{"side": "ours", "work": "unet", "repeats": 3, ...}'
 
 `run.py` starts it; the answer is the last line of stdout. The clock starts when everything is
-loaded. Peak memory is the kernel's VmHWM of the whole process.
+loaded. Peak memory is the kernel's VmHWM of the whole process; on a GPU
+also what its allocator held at most.
 """
 
 from __future__ import annotations
@@ -58,10 +59,14 @@ def main(words: dict) -> dict:
         step = getattr(works, work)(Setting(**words["setting"]))
         ready = memory_mib("VmRSS")
         seconds, result = measure(step, 0 if WORKS[work].once else words["repeats"])
+        held = works.device_mib()
     np.save(words["result"], result)
     times = seconds if WORKS[work].once else seconds[1:]
     peak = memory_mib("VmHWM")
-    return {"first": seconds[0], "times": times, "peak_mib": peak, "ready_mib": ready}
+    found = {"first": seconds[0], "times": times, "peak_mib": peak, "ready_mib": ready}
+    if words["setting"]["device"] == "cuda":
+        found["device_mib"] = held
+    return found
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from jstyle.sd import reading
 from jstyle.sd.files import InputError
 from jstyle.sd.picture_files import listed, tell_once
+from jstyle.sd.prompts.parse import PLAIN, WEBUI, PromptError, escaped, parse_caption
 
 from .config import AUTO, CAPTION_SOURCES, METADATA, SIDECAR, TEMPLATE
 from .instances import Instance
@@ -33,30 +34,42 @@ class Captions(NamedTuple):
 
 
 def make_captions(
-    paths: list[Path], prompt: str | None, source: str | Path | None, case: str = "keep"
+    paths: list[Path],
+    prompt: str | None,
+    source: str | Path | None,
+    case: str = "keep",
+    syntax: str = PLAIN,
 ) -> dict[str, str]:
     """`find_captions` for pictures of one folder: file name -> caption."""
-    return find_captions([Instance(p, p.name) for p in paths], prompt, source, case).texts
+    return find_captions([Instance(p, p.name) for p in paths], prompt, source, case, syntax).texts
 
 
 def find_captions(
-    pictures: list[Instance], prompt: str | None, source: str | Path | None, case: str = "keep"
+    pictures: list[Instance],
+    prompt: str | None,
+    source: str | Path | None,
+    case: str = "keep",
+    syntax: str = PLAIN,
 ) -> Captions:
     """A caption for every picture, in their order.
 
     prompt: the caption, "{stem}" in it replaced by `subject(path)`; used if `source` is "template"
     or None, and with "auto" for pictures without one. source: one of CAPTION_SOURCES, or a file
-    that `read_captions` reads. case "lower" lowers all letters. Raises CaptionError.
+    that `read_captions` reads. case "lower" lowers all letters. syntax: how captions will be read;
+    names of files and folders stand in them as they are. Raises CaptionError.
     """
     if source in (None, TEMPLATE):
         if source is None:
             _tell_unused(pictures)
-        found = [(_filled(prompt, picture), "instance_prompt") for picture in pictures]
+        found = [(_filled(prompt, picture, syntax), "instance_prompt") for picture in pictures]
     elif source in CAPTION_SOURCES:
-        found = _beside(pictures, prompt, source)
+        found = _beside(pictures, prompt, source, syntax)
     else:
         texts = _fitting(read_captions(source), [picture.name for picture in pictures], source)
         found = [(texts[picture.name], str(source)) for picture in pictures]
+    if syntax == WEBUI:
+        for picture, (text, _) in zip(pictures, found, strict=True):
+            _require_caption(picture, text)
     sources = [source for _, source in found]
     return Captions(
         {
@@ -67,8 +80,20 @@ def find_captions(
     )
 
 
-def _filled(prompt: str, picture: Instance) -> str:
-    return prompt.replace(STEM, subject(picture.path))
+def _filled(prompt: str, picture: Instance, syntax: str) -> str:
+    return prompt.replace(STEM, _as_words(subject(picture.path), syntax))
+
+
+def _as_words(name: str, syntax: str) -> str:
+    """A name of a file or folder as a part of a caption that means just this name."""
+    return escaped(name) if syntax == WEBUI else name
+
+
+def _require_caption(picture: Instance, text: str) -> None:
+    try:
+        parse_caption(text)
+    except PromptError as error:
+        raise CaptionError(f"{picture.path}: {error}") from None
 
 
 def subject(path: Path) -> str:
@@ -76,7 +101,9 @@ def subject(path: Path) -> str:
     return " ".join(path.stem.replace("_", " ").split())
 
 
-def _beside(pictures: list[Instance], prompt: str | None, source: str) -> list[tuple[str, str]]:
+def _beside(
+    pictures: list[Instance], prompt: str | None, source: str, syntax: str
+) -> list[tuple[str, str]]:
     """Caption and source of every picture, from what lies in its folder."""
     listings = _metadata(pictures) if source in (METADATA, AUTO) else {}
     sidecars = _sidecars(pictures) if source in (SIDECAR, AUTO) else {}
@@ -90,9 +117,9 @@ def _beside(pictures: list[Instance], prompt: str | None, source: str) -> list[t
             text = _read_sidecar(picture.path, files)
             found.append((text, f"{files[0].suffix.lower()} files"))
         elif source == AUTO and prompt is not None:
-            found.append((_filled(prompt, picture), "instance_prompt"))
+            found.append((_filled(prompt, picture, syntax), "instance_prompt"))
         elif source == AUTO and picture.words is not None:
-            found.append((picture.words, "folder names"))
+            found.append((_as_words(picture.words, syntax), "folder names"))
         else:
             missing.append(picture.path)
     if missing:

@@ -12,9 +12,17 @@ from typing import Any
 
 from jstyle.sd import limits
 from jstyle.sd.hub import PREDICTIONS, Source
+from jstyle.sd.prompts.parse import (
+    PLAIN,
+    SYNTAXES,
+    WEBUI,
+    PromptError,
+    parse,
+    parse_caption,
+)
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers import check_sampler
-from jstyle.sd.samplers.options import FIELDS, check_steps
+from jstyle.sd.samplers.options import FIELDS, check_steps, without_usual
 
 from .recipe import Recipe
 from .trainables import TRAINABLES, WITH_TEXT_ENCODER
@@ -107,6 +115,10 @@ class TrainConfig:
         sigmas: Their noise levels, "karras" or "exponential", where the sampler admits them.
         eta: Their fresh noise per step, 0 to 1, where the sampler has that freedom.
         rescale: Their rescaled guidance, 0 (off) to 1.
+        syntax: How all prompts and captions are read, "plain" or "webui", see `jstyle generate
+            --help`. Captions, the class prompt's too, can have (weights:1.3) and BREAK.
+        clip_skip: Which layer of the text encoder is read, in training and for pictures, counted
+            from the end: 1 is the last.
         sample_every: Draw the sample prompts before the first step and every so many steps. Not
             given: never.
         sample_prompts: Prompts of the samples, one text or a list. Not given: the first captions.
@@ -167,6 +179,8 @@ class TrainConfig:
     sigmas: str | None = None
     eta: float = 0.0
     rescale: float = 0.0
+    syntax: str = PLAIN
+    clip_skip: int = 1
     sample_every: int | None = None
     sample_prompts: str | list[str] | None = None
     sample_steps: int = 25
@@ -206,6 +220,8 @@ class TrainConfig:
         if self.prior_weight > 0:
             check_steps("class_steps", self.class_steps, self.sampler)
         self._check_captions()
+        if self.syntax == WEBUI:
+            self._check_prompts()
         if self.prior_weight > 0 and not self.class_prompt:
             raise ValueError(f"prior_weight = {self.prior_weight} needs a class_prompt")
         if self.train_text_encoder and self.train not in WITH_TEXT_ENCODER:
@@ -228,9 +244,19 @@ class TrainConfig:
                 f"captions = {AUTO!r}, which takes the prompt where a picture has no caption"
             )
 
+    def _check_prompts(self) -> None:
+        own = [] if self.instance_prompt is None else [self.instance_prompt]
+        captions = {"instance_prompt": own, "class_prompt": self.class_prompt or ()}
+        given = [(name, text) for name, texts in captions.items() for text in texts]
+        for name, text in [*given, *(("sample_prompts", p) for p in self.sample_prompts or ())]:
+            try:
+                parse_caption(text) if name in captions else parse(text)
+            except PromptError as error:
+                raise PromptError(f"{name}: {error}") from None
+
     def to_json(self) -> dict:
         """Every option by name; `TrainConfig(**json)` gives the same configuration back."""
-        found = asdict(self)
+        found = without_usual(asdict(self))
         return {n: v for n, v in found.items() if not (n in OF_ONE_FILE and v is None)}
 
     @property
@@ -298,6 +324,8 @@ _CHECKS = {
     "precision": _one_of(PRECISIONS),
     "rng": _one_of(RNGS),
     "caption_case": _one_of(CASES),
+    "syntax": _one_of(SYNTAXES),
+    "clip_skip": _whole(1, limits.TEXT_LAYERS),
     "train": _one_of(TRAINABLES),
     "targets": _one_of(TARGETS),
     "lr_schedule": _one_of(SCHEDULES),

@@ -12,6 +12,7 @@ import numpy as np
 from jstyle.sd import files, image, targets
 from jstyle.sd.noise import InjectedNoise, gaussian
 from jstyle.sd.progress import progress_of
+from jstyle.sd.samplers.options import without_usual
 from jstyle.sd.schedule import add_noise
 
 from . import runs
@@ -43,6 +44,8 @@ def generate(
     written, OSError if `out` cannot be.
     """
     run = runs.open_run(run_folder)
+    recipe = recipe.read_as(run.config)
+    recipe.check_texts(recipe.text(prompt) for prompt in prompts)
     step = run.result(at)
     starts, names = _start_paths(run, recipe.init), safe_names(prompts)
     wanted = [Path(out) / f"{name}.png" for name in names]
@@ -51,7 +54,7 @@ def generate(
         sd = runs.load_model(run, step)
         size = runs.picture_size(run, sd)
         start = None if recipe.init is None else mean_picture(starts, size)
-        about = {"step": step, "recipe": asdict(recipe), "size_px": size}
+        about = {"step": step, "recipe": without_usual(asdict(recipe)), "size_px": size}
         rows, paths = [], []
         with progress_of(bar, len(prompts) * recipe.evaluations) as progress:
             for i, (prompt, name) in enumerate(zip(prompts, names, strict=True)):
@@ -100,28 +103,43 @@ def make_picture(
     start: np.ndarray | None = None,
     advance: Callable[[], None] | None = None,
 ) -> jt.Var:
-    """One picture (1, 3, S, S) in [-1, 1].
+    """One picture (1, 3, S, S) in [-1, 1]. See `make_pictures`."""
+    return make_pictures(sd, [text], [seed], recipe, size_px, start, advance)
 
-    start: a picture like it, brought to the noise level from which recipe.strength of the steps are
-    left (SDEdit, arXiv:2108.01073; the steps are counted as diffusers counts them). advance() is
-    called for every evaluation of the network. Raises ValueError for a size that does not fit.
+
+def make_pictures(
+    sd: StableDiffusion,
+    texts: list[str],
+    seeds: list[int],
+    recipe: Recipe,
+    size_px: int,
+    start: np.ndarray | None = None,
+    advance: Callable[[], None] | None = None,
+) -> jt.Var:
+    """A picture (B, 3, S, S) in [-1, 1] for each text and its seed, all of them in one batch.
+
+    A batch of several may differ from one by one in the last bits, as its sums have another order.
+    start: a picture like theirs, brought to the noise level from which recipe.strength of the steps
+    are left (SDEdit, arXiv:2108.01073; the steps are counted as diffusers counts them). advance()
+    is called for every picture's evaluation of the network. Raises ValueError for a size that does
+    not fit.
     """
     from jstyle.sd.sampling import last
     from jstyle.sd.startup import jt
 
     sd.check_size(size_px, size_px)
     side = size_px // sd.vae_scale
-    z, skipped = gaussian((sd.unet.config.in_channels, side, side), seed, recipe.rng)[None], 0
+    shape, skipped = (sd.unet.config.in_channels, side, side), 0
+    z = np.stack([gaussian(shape, seed, recipe.rng) for seed in seeds])
+    plan = sd.plan(recipe.steps, recipe.sampler, recipe.sigmas, recipe.eta)
     if start is not None:
         skipped = recipe.steps - recipe.steps_taken
-        plan = sd.plan(recipe.steps, recipe.sampler, recipe.sigmas, recipe.eta)
         level = plan.levels.steps[skipped].here
         z = add_noise(sd.encode_image(jt.array(start)).numpy(), z, level.abar)
-    negative = None if recipe.guidance == 1.0 else sd.encode_text([recipe.negative])
-    context = sd.encode_text([text])
+    context, negative = sd.condition(texts, recipe.negative, recipe, plan, skipped)
     z = jt.array(z)
     how = {**recipe.walk(), "negative_context": negative, "start": skipped}
-    how["noise"] = InjectedNoise([seed], recipe.rng)
+    how["noise"] = InjectedNoise(seeds, recipe.rng)
     if advance is not None:
-        how["evaluated"] = advance
+        how["evaluated"] = lambda: [advance() for _ in texts]
     return sd.decode(last(sd.sample(z, context, recipe.steps, **how), z))

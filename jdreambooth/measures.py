@@ -13,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jstyle.likeness import colours, opponents
+
 COPY = 0.5
 SAME = 0.05  # a distance of structures below which nobody would tell two pictures apart
 CELLS = 8  # structure is compared on a grid of this many cells a side
 OCTAVES = 4
 ORIENTATIONS = 4
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LOG_FLOOR = 1e-3  # of a contrast in [0, 1]: below a quarter of a grey level, nothing is visible
 
 
@@ -137,11 +138,8 @@ class StyleDistance(NamedTuple):
 
 def style(images: np.ndarray) -> Style:
     """Images (N, 3, H, W) in [-1, 1] -> their statistics."""
-    x = (np.asarray(images, np.float64) + 1) / 2
-    red, green, blue = x[:, 0], x[:, 1], x[:, 2]
-    planes = np.stack([(red + green + blue) / 3, red - green, (red + green) / 2 - blue], 1)
-    colour = np.quantile(planes.reshape(len(x), 3, -1), QUANTILES, axis=2)  # (Q, N, 3)
-    return Style(colour.transpose(1, 2, 0).reshape(len(x), -1), _texture(planes))
+    planes = opponents(images)
+    return Style(colours(planes), _texture(planes))
 
 
 def _texture(planes: np.ndarray) -> np.ndarray:

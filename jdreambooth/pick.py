@@ -17,6 +17,8 @@ import numpy as np
 from jstyle.sd import files, image
 from jstyle.sd.noise import gaussian
 from jstyle.sd.progress import progress_of
+from jstyle.sd.prompts.parse import WEBUI, parse_caption
+from jstyle.sd.samplers.options import Sampling, without_usual
 from jstyle.sd.schedule import add_noise, target
 from jstyle.sd.steps import step_name
 
@@ -70,7 +72,11 @@ def pick(
     cfg = cfg or PickConfig()
     run = runs.open_run(run_folder)
     run.result()
+    cfg = cfg.read_as(run.config)
     texts = held_out_texts(run, prompts, cfg.template)
+    if cfg.syntax == WEBUI:
+        for text in texts:
+            parse_caption(text)
     paths = runs.reference_paths(run)
     folder = run.folder / FOLDER if out is None else Path(out)
     counts = [0, *run.results]
@@ -89,7 +95,8 @@ def pick(
             _save(folder / step_name(step), painted[step], texts, cfg)
         measured = measure(sd, run, paths, painted, texts, cfg, progress.update)
     verdict = judge(measured, cfg)
-    record = {"config": asdict(cfg), "prompts": texts, "measured": [asdict(m) for m in measured]}
+    about = {"config": without_usual(asdict(cfg)), "prompts": texts}
+    record = {**about, "measured": [asdict(m) for m in measured]}
     files.write_json(folder / RECORD, {**_plain(record), **_plain(verdict._asdict())})
     rows = [[painted[step][i, 0] for step in counts] for i in range(len(texts))]
     labels = ["untrained", *(f"step {step}" for step in counts[1:])]
@@ -161,7 +168,7 @@ def measure(
         ours = image.from_uint8(pixels)
         latents = _encode(sd, ours)
         gaps = measures.to_training(latents, training)
-        errors = explain(sd, latents, judged, cfg.draws, advance)
+        errors = explain(sd, latents, judged, cfg.draws, advance, reading=cfg)
         rows.append(
             Measured(
                 step,
@@ -195,16 +202,17 @@ def explain(
     draws: int,
     advance: Callable[[], None] = lambda: None,
     seed: int = 0,
+    reading: Sampling | None = None,
 ) -> np.ndarray:
     """How badly each text explains each picture: latents (N, 4, h, w) -> errors (N, texts).
 
     The mean squared error of the network's prediction over `draws` noises and noise levels, the
     same ones for all, which `seed` draws: a diffusion model as a classifier (arXiv:2303.16203,
-    section 3).
+    section 3). reading: how the texts are read.
     """
     from jstyle.sd.startup import jt
 
-    context = sd.encode_text(texts)
+    context = sd.encode_captions(texts, reading or Sampling())
     schedule = sd.schedule
     last = schedule.config.num_train_timesteps - 1
     errors = np.zeros((len(latents), len(texts)))

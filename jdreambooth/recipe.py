@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from jstyle.sd.limits import SEED, require_whole
+from jstyle.sd.prompts import PromptError, check_prompt
 from jstyle.sd.samplers import SAMPLERS
 from jstyle.sd.samplers.options import Sampling
 
@@ -36,6 +38,8 @@ class Recipe(Sampling):
     def __post_init__(self):
         super().__post_init__()
         require_whole("seed", self.seed, 0, SEED)
+        self._check("negative", self.negative, negative=True)
+        self._check("template", self.template)
         if self.init is not None and not self.init.strip():
             raise ValueError(f"init must be {AVERAGE} or an image file, got {self.init!r}")
         if not 0 < self.strength <= 1:
@@ -45,6 +49,17 @@ class Recipe(Sampling):
 
     def text(self, prompt: str) -> str:
         return self.template.replace(PLACE, prompt)
+
+    def check_texts(self, texts: Iterable[str]) -> None:
+        """Raise PromptError for a text, with its template, that the syntax does not admit."""
+        for text in texts:
+            check_prompt(text, self.syntax)
+
+    def _check(self, name: str, text: str, negative: bool = False) -> None:
+        try:
+            check_prompt(text, self.syntax, negative)
+        except PromptError as error:
+            raise PromptError(f"{name}: {error}") from None
 
     @property
     def steps_taken(self) -> int:

@@ -102,7 +102,9 @@ class Run:
         self.ranks.first_does(lambda: self.stack.enter_context(open_folder(cfg)))
         state = find_state(cfg, self.folder, self.ranks.count)
         pictures = find_instances(cfg.instance_dir, cfg.skip_bad_images)
-        found = find_captions(pictures, cfg.instance_prompt, cfg.captions, cfg.caption_case)
+        found = find_captions(
+            pictures, cfg.instance_prompt, cfg.captions, cfg.caption_case, cfg.syntax
+        )
         captions = found.texts
         self.ranks.require_same("pictures and captions", json.dumps(captions))
         if self.ranks.first:

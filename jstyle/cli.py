@@ -67,6 +67,19 @@ def _stylize(args: Namespace) -> int:
     return 0
 
 
+def _compare(args: Namespace) -> int:
+    from .commands.compare import Request, compare
+
+    names = ("content", "style", "out", "csv", "cell_px", "device", "overwrite")
+    given = {"model": model_source(args), **{name: args[name] for name in names}}
+    given |= {"methods": args.methods.replace(" ", "").split(","), "loras": _several(args.lora)}
+    wanted = {name: args[name] for name in (o.replace("-", "_") for o in options.COMPARED)}
+    request = Request(options=wanted, **given)
+    path = compare(request, progress_bar(args, "eval"), partial(say, args))
+    say(args, f"wrote {path}")
+    return 0
+
+
 def _reconstruct(args: Namespace) -> int:
     from .commands.reconstruct import Request, reconstruct
 
@@ -89,8 +102,10 @@ def _generate(args: Namespace) -> int:
     from .sd.samplers.options import FIELDS, Sampling
 
     names = ("out", "seed", "negative", "height", "width", "device", "overwrite")
+    names += ("wildcards", "count")
     given = {"model": model_source(args), **{name: args[name] for name in names}}
     given |= {"prompts": _several(args.prompt), "loras": _several(args.lora)}
+    given["listed"] = args.prompts
     how, references = {name: args[name] for name in FIELDS}, _several(args.reference)
     if args.method is not None:
         cfg = _style_config(args, find_method(args.method).Config, skip=("prompt",))
@@ -98,7 +113,10 @@ def _generate(args: Namespace) -> int:
     elif references:
         raise ValueError(f"--reference needs --method, one of {', '.join(from_noise())}")
     request = Request(how=Sampling(**how), **given)
-    for path in generate(request, progress_bar(args, "eval"), partial(say, args)):
+    done = generate(request, progress_bar(args, "eval"), partial(say, args))
+    if done.skipped:
+        say(args, f"skipped {count(done.skipped, 'finished result')}")
+    for path in done.written:
         say(args, f"wrote {path}")
     return 0
 
@@ -194,6 +212,8 @@ def _warmup(args: Namespace) -> int:
 def _doctor(args: Namespace) -> int:
     from .commands import doctor
 
+    if args.fix_cuda:
+        doctor.fix_cuda()
     checks = doctor.examine()
     say(args, doctor.as_json(checks) if args.json else doctor.as_text(checks))
     return 0 if doctor.can_run(checks) else 1
@@ -203,6 +223,7 @@ COMMANDS = {
     "stylize": Command(
         "content images in the style of style images", options.stylize, _stylize, varies=True
     ),
+    "compare": Command("the same pictures through several methods", options.compare, _compare),
     "reconstruct": Command(
         "inversion and back: how much is lost", options.reconstruct, _reconstruct
     ),

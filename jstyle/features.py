@@ -24,6 +24,14 @@ class FeatureBank:
     def __init__(self, dtype: str = "float32"):
         self.dtype = dtype
         self._features: dict[tuple[str, str, float], jt.Var] = {}
+        self._at: float | None = None  # the timestep of the last feature
+
+    def begin(self, t: float) -> None:
+        """Called before a feature of timestep t is put in. The loop has waited for the evaluation
+        before this one, so that what was put in then is settled, and nothing of this one."""
+        if t != self._at:
+            self.settle()
+            self._at = t
 
     def __setitem__(self, key: tuple[str, str, float], value: jt.Var):
         self._features[key] = value.detach().cast(self.dtype)
@@ -101,14 +109,11 @@ class Recorder:
         if set(parts) - set(PARTS):
             raise ValueError(f'parts must be letters of "{PARTS}", got {parts!r}')
         self.bank, self.parts, self.window = bank, parts, window
-        self._last = None  # the timestep of the last feature
 
     def __call__(self, call: AttentionCall, q: jt.Var, k: jt.Var, v: jt.Var) -> jt.Var:
         t = timestep(call)
         if in_window(t, self.window):
-            if t != self._last:
-                self.bank.settle()  # the loop has waited for the evaluation before this one
-            self._last = t
+            self.bank.begin(t)
             for part, value in zip(PARTS, (q, k, v), strict=True):
                 if part in self.parts:
                     self.bank[part, call.site, t] = value

@@ -18,6 +18,17 @@ from .score.total import ARTFID, PROTOCOLS
 from .sd.facts import STYLE
 from .sd.rng import NUMPY, RNGS
 
+COMPARED: dict[str, tuple[type, str]] = {  # options that methods share
+    "steps": (int, "of inversion and sampling"),
+    "size-px": (int, "side of the pictures"),
+    "prompt": (str, "what results show"),
+    "negative": (str, "what guidance leads away from"),
+    "guidance": (float, "strength of guidance"),
+    "invert-prompt": (str, "what pictures show that are walked to noise"),
+    "window": (str, "LO:HI, the timesteps at which methods change anything"),
+    "weight": (float, "how much of the change is made, 0 to 1"),
+}
+
 
 def _parser(command: str, description: str, examples: str) -> Parser:
     return make_parser(f"jstyle {command}", description, examples)
@@ -83,6 +94,40 @@ def stylize(words: Sequence[str] = ()) -> Parser:
     return parser
 
 
+def compare() -> Parser:
+    parser = _parser(
+        "compare",
+        "The same contents and styles through several methods, on one sheet with figures that need "
+        "no download: how far the colours are from the style's, how far the edges are the "
+        "content's, and HIST. Beside OUT.png: OUT.json, the figures of every result; OUT.cells, "
+        "the results, which are taken from there when they are finished.",
+        "  jstyle compare --content photo.jpg --style painting.jpg --out sheet.png\n"
+        "  jstyle compare --content photos --style paintings --methods styleid,reference-only \\\n"
+        "      --out sheet.png --csv figures.csv --cell-px 192\n"
+        "  jstyle compare --content photo.jpg --style painting.jpg --out sheet.png \\\n"
+        "      --model sd21 --prompt 'a castle' --guidance 5 --steps 30\n",
+    )
+    add_config(parser)
+    for name in ("content", "style"):
+        told = "an image or a folder of them"
+        parser.add_argument(f"--{name}", type=str, required=True, help=told)
+    parser.add_argument("--out", type=str, required=True, help="the sheet, a .png")
+    names = ",".join(METHODS)
+    parser.add_argument(
+        "--methods", type=str, default=names, help="separated by commas, in this order"
+    )
+    _add_texts(parser, {"--csv": "also write the figures of every result to this file, a .csv"})
+    told = "longer side of the pictures on the sheet (default: as painted)"
+    parser.add_argument("--cell-px", type=int | None, default=None, help=told)
+    for name, (kind, told) in COMPARED.items():
+        told = f"{told} (each method's own)"
+        parser.add_argument(f"--{name}", type=kind | None, default=None, help=told)
+    add_model(parser)
+    _add_lora(parser)
+    add_overwrite(parser)
+    return parser
+
+
 def reconstruct() -> Parser:
     parser = _parser(
         "reconstruct",
@@ -108,7 +153,8 @@ def generate(words: Sequence[str] = ()) -> Parser:
     parser = _parser(
         "generate",
         "Pictures from prompts. Picture i has the seed SEED + i. With --method they are painted "
-        "after reference pictures, or after the first of them.",
+        "after reference pictures, or after the first of them. Finished results are skipped, so "
+        "an interrupted run can be started again.",
         '  jstyle generate --prompt "a star in mosaic style" --out star.png\n'
         '  jstyle generate --prompt "a star" --prompt "a tree" --out pictures --seed 7\n'
         '  jstyle generate --prompt "a castle at dusk" --out castle.png --model sd21 \\\n'
@@ -117,13 +163,33 @@ def generate(words: Sequence[str] = ()) -> Parser:
         '  jstyle generate --prompt "a fox in style_05" --out fox.png --lora fox.safetensors:0.8\n'
         '  jstyle generate --prompt "a fox" --reference drawing.png --method reference-only \\\n'
         "      --out fox.png\n"
-        '  jstyle generate --prompt "a cat" --prompt "a dog" --method style-aligned --out pair\n',
+        '  jstyle generate --prompt "a cat" --prompt "a dog" --method style-aligned --out pair\n'
+        '  jstyle generate --prompt "a (fox:1.3) [in fog:in sun:0.4] AND a [hill|lake] :0.6" \\\n'
+        "      --syntax webui --out fox.png\n"
+        "  jstyle generate --prompts list.txt --out pictures\n"
+        '  jstyle generate --prompt "a __animal__ in __place__" --wildcards words --count 20 \\\n'
+        "      --out pictures\n\n"
+        "a file of prompts:\n"
+        "  .txt    one a line\n"
+        '  .jsonl  one a line, as text or {"prompt": "a fox", "negative": "fog", "seed": 7,\n'
+        '          "size": "512x768", "name": "fox", "references": ["a.png"]}; all\n'
+        "          but the prompt may be left out; paths are relative to the file\n"
+        "  .json   a list of these, or an object with them as values\n",
     )
     add_config(parser)
-    parser.add_argument(
-        "--prompt", action="append", required=True, help="may be given several times"
+    parser.add_argument("--prompt", action="append", default=[], help="may be given several times")
+    _add_texts(
+        parser,
+        {
+            "--prompts": "a file of prompts, see below",
+            "--wildcards": "a folder: __NAME__ in a prompt stands for a line of its NAME.txt, "
+            "which the picture's seed draws",
+        },
     )
-    parser.add_argument("--out", type=str, required=True, help="a folder, or a .png for one prompt")
+    parser.add_argument("--count", type=int, default=1, help="pictures of each prompt")
+    parser.add_argument(
+        "--out", type=str, required=True, help="a folder, or a .png for one picture"
+    )
     add_references(parser)
     _add_painting(parser, "of the first picture's noise")
     add_method(parser, method, from_noise(), None, skip=("size_px",))
@@ -237,9 +303,16 @@ def doctor() -> Parser:
         "doctor",
         "Can the main job run on this machine, what would be slow or fail, and how to mend it. "
         "Exit code 0 when it can run.",
-        "  jstyle doctor\n  jstyle doctor --json\n",
+        "  jstyle doctor\n  jstyle doctor --json\n  jstyle doctor --fix-cuda\n",
     )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+    parser.add_argument(
+        "--fix-cuda",
+        action="store_true",
+        help="for CUDA 13 or cuDNN 9, which Jittor does not take as they are: make a toolkit of "
+        "links to them in the cache, which every later start finds; nothing that is installed is "
+        "changed",
+    )
     return parser
 
 

@@ -37,8 +37,10 @@ class ReplayInjector:
         q_c = of_rows(self._kept(q[:first]), results)
         k_s, v_s = (of_rows(self._style(x[first:rest]), results) for x in (k, v))
         injected = inject(q_c, k_s, v_s, q[rest:], self.gamma(t), self.tau)
-        parts = zip((q, k, v), injected, strict=True)
-        return call(*(jt.concat([own[:rest], new]) for own, new in parts))
+        own = [x[:rest] for x in (q, k, v)]
+        if self.pooled > 1:  # their tokens are more than the others'
+            return jt.concat([call(*own), call(*injected)])
+        return call(*(jt.concat(parts) for parts in zip(own, injected, strict=True)))
 
     def _style(self, x: jt.Var) -> jt.Var:
         """Rows of keys or values, those of one result's styles as tokens of one row."""

@@ -39,14 +39,19 @@ def feature_bytes(
     sites: full names of self-attentions; parts: letters of "qkv"; timesteps: how many are recorded;
     latent_size: (height, width) of its latent.
     """
-    channels = config.block_out_channels
-    last, numbers = len(channels) - 1, 0
+    channels, numbers = config.block_out_channels, 0
     for site in sites:
-        place, index = site.split(".")[:2]
-        level = last if place == "mid_block" else int(index)
-        level = last - level if place == "up_blocks" else level
+        level = level_of(site, len(channels))
         numbers += channels[level] * (latent_size[0] >> level) * (latent_size[1] >> level)
     return numbers * len(parts) * timesteps * ITEM_BYTES[dtype]
+
+
+def level_of(name: str, levels: int) -> int:
+    """How often H and W have been halved where a module of the UNet stands, by its name."""
+    place, index = name.split(".")[:2]
+    if place == "mid_block":
+        return levels - 1
+    return levels - 1 - int(index) if place == "up_blocks" else int(index)
 
 
 def choose(nbytes: int, folder: str | os.PathLike[str] | None = None) -> tuple[str, str]:

@@ -58,6 +58,8 @@ TOLERANCES = {
     "pipeline latents after 4 steps": Measured(3.7e-6, "2026-11-20"),
     "pipeline image after 4 steps": Measured(4.7e-6, "2026-11-20"),
     "pipeline image with its own sampler": Measured(2.3e-6, "2026-11-28"),
+    "prompts.context": Measured(3.9e-7, "2026-11-28"),
+    "prompts.composed": Measured(2.4e-6, "2026-11-28"),
     "saved unet": Measured(1.1e-6, "2026-11-20"),
     "text_encoder.sd1": Measured(6.4e-7, "2026-11-20"),
     "text_encoder.sd2": Measured(5.7e-7, "2026-11-20"),
@@ -84,6 +86,10 @@ TOLERANCES = {
     "styleid.image_10_steps": Measured(2.4e-5, "2026-11-20"),
     "styleid.inverted_latent": Measured(2.1e-6, "2026-11-20"),
     "styleid.features": Measured(7.6e-6, "2026-11-20"),
+    "sources.masactrl": Measured(1.5e-5, "2026-11-28"),
+    "sources.cross_image": Measured(8.4e-5, "2026-11-28"),
+    "sources.appearance_encoder": Measured(1.5e-5, "2026-11-28"),
+    "sources.plug_and_play": Measured(1.5e-5, "2026-11-28"),
     "train.accumulation": Measured(1.4e-6, "2026-11-20"),
     "train.accumulation_m": Measured(4.2e-5, "2026-11-20"),
     "train.adamw": Measured(1.0e-7, "2026-11-20"),
@@ -145,6 +151,9 @@ TOLERANCES = {
     "cuda.float16.grad_norm": Measured(3.3e-3, "2026-11-28"),
     "cuda.float16.tensors": Measured(5.3e-3, "2026-11-28"),
     "cuda.score": Measured(1.5e-6, "2026-11-28"),
+    "cuda.judges": Measured(4.9e-7, "2026-11-28"),
+    "cuda.sampler": Measured(1e-5, "2026-11-28"),
+    "cuda.block": Measured(1.2e-3, "2026-11-28"),
 }
 
 

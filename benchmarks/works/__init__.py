@@ -56,8 +56,9 @@ GROUPS = tuple(dict.fromkeys(work.group for work in WORKS.values()))
 @dataclass(frozen=True)
 class Setting:
     """model: a folder in diffusers format. size_px: side of the pictures. steps: DDIM steps of the
-    pair, few of them, since the time per evaluation is what is measured. dtype: of the network in
-    the works "unet" and "unet_batch2"; all others are in float32."""
+    pair, few of them, since the time per evaluation is what is measured. dtype: what the network
+    computes in; of this package in the works "unet", "unet_batch2" and "lora", whose parameters
+    stay float32, and all others are in float32; of the reference in all but "text" and "load"."""
 
     model: str
     size_px: int

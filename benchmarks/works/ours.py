@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from jdreambooth.checkpointing import checkpointed
 from jdreambooth.data import Batch
 from jdreambooth.loss import dreambooth_loss
 from jdreambooth.optimizer import AdamW, clip_gradients
+from jdreambooth.precision import FIRST_SCALE, in_half
 from jstyle import JStyleID, StyleConfig
 from jstyle.sd import hub
 from jstyle.sd.lora import add_lora
@@ -19,6 +20,11 @@ from jstyle.sd.startup import jt
 from jstyle.sd.weights import load_strict, read_weights
 
 from . import GAMMA, LEARNING_RATE, LORA_RANK, STYLE_SITES, TAU, TIMESTEP, Setting
+
+
+def device_mib() -> float:
+    """What the pools of the GPU's allocator hold: they keep what was freed, so it is the peak."""
+    return jt.get_mem_info().total_cuda_used / 2**20
 
 
 def _part(setting: Setting, part: str):
@@ -121,11 +127,18 @@ def _lora(setting: Setting, recompute: bool):
     batch = Batch(z, noise, np.array([TIMESTEP]), [""], 1)
     context = jt.array(setting.context())
 
+    scale = 1.0 if setting.dtype == "float32" else FIRST_SCALE
+
     def step():
-        with checkpointed(unet) if recompute else nullcontext():
-            loss, _ = dreambooth_loss(unet, batch, context, schedule, 0.0, None)
-            optimizer.backward(loss)
+        with ExitStack() as stack:
+            if recompute:
+                stack.enter_context(checkpointed(unet))
+            network = stack.enter_context(in_half(unet)) if scale > 1 else unet
+            loss, _ = dreambooth_loss(network, batch, context, schedule, 0.0, None)
+            optimizer.backward(loss * scale)
             jt.sync_all()
+        for gradient in optimizer.gradients if scale > 1 else ():
+            gradient.update(gradient / scale)
         clip_gradients(optimizer.gradients, 1.0)
         optimizer.step(LEARNING_RATE)
         jt.sync_all()

@@ -13,6 +13,15 @@ def _array(tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
+def device_mib() -> float:
+    """The peak of what PyTorch's allocator took from the GPU."""
+    return torch.cuda.max_memory_reserved() / 2**20 if torch.cuda.is_available() else 0.0
+
+
+def _dtype(setting: Setting) -> torch.dtype:
+    return getattr(torch, setting.dtype)
+
+
 def _part(setting: Setting, part: str):
     import diffusers
     import transformers
@@ -31,7 +40,7 @@ def _tensor(setting: Setting, values: np.ndarray):
 
 def matrix(setting: Setting):
     values = np.random.default_rng(0).standard_normal((2048, 2048), np.float32)
-    a = _tensor(setting, values)
+    a = _tensor(setting, values).to(_dtype(setting))
 
     @torch.no_grad()
     def step():
@@ -41,7 +50,7 @@ def matrix(setting: Setting):
 
 
 def _unet(setting: Setting, batch: int):
-    dtype = getattr(torch, setting.dtype)
+    dtype = _dtype(setting)
     unet = _part(setting, "unet").to(dtype)
     inputs = setting.latents(batch), setting.context(batch)
     z, context = (_tensor(setting, values).to(dtype) for values in inputs)
@@ -62,7 +71,8 @@ def unet_batch2(setting: Setting):
 
 
 def vae(setting: Setting):
-    autoencoder, picture = _part(setting, "vae"), _tensor(setting, setting.picture())
+    autoencoder = _part(setting, "vae").to(_dtype(setting))
+    picture = _tensor(setting, setting.picture()).to(_dtype(setting))
 
     @torch.no_grad()
     def step():
@@ -92,7 +102,7 @@ class StyleID:
         import diffusers
 
         pipeline = diffusers.StableDiffusionPipeline.from_pretrained(
-            setting.model, torch_dtype=torch.float32, safety_checker=None
+            setting.model, torch_dtype=_dtype(setting), safety_checker=None
         ).to(setting.device)
         ids = pipeline.tokenizer(
             [""], padding="max_length", max_length=77, return_tensors="pt"
@@ -123,7 +133,7 @@ class StyleID:
 
     def _predict(self, z, t: int):
         self.t = t
-        return self.unet(z, t, self.context).sample
+        return self.unet(z.to(self.context.dtype), t, self.context).sample.float()
 
     def features(self, site, q, k, v):
         if self.mode == "content":
@@ -199,12 +209,18 @@ def _lora(setting: Setting, recompute: bool):
     noised = _tensor(setting, add_noise(z, noise, abar).astype(np.float32))
     wanted = _tensor(setting, target(schedule.kind, z, noise, abar).astype(np.float32))
     context, t = _tensor(setting, setting.context()), _tensor(setting, t)
+    half = setting.dtype != "float32"
+    scaler = torch.amp.GradScaler(setting.device, enabled=setting.dtype == "float16")
 
     def step():
-        loss = F.mse_loss(unet(noised, t, context).sample, wanted)
-        loss.backward()
+        with torch.autocast(setting.device, _dtype(setting), enabled=half):
+            out = unet(noised, t, context).sample
+        loss = F.mse_loss(out.float(), wanted)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
         return np.array([loss.item()])
 

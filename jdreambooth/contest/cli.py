@@ -59,17 +59,20 @@ def _tune(args: Namespace) -> int:
     from .config import read_config
     from .engines import check_engine
     from .judging import JudgeConfig
-    from .tune import budget_of, make_record, make_search, make_searches, tune
+    from .tune import budget_of, make_record, make_search, make_searches, told, tune
 
     check_engine(args.engine, args.jobs)
-    trials, seconds = budget_of(args.budget)
+    budget = budget_of(args.budget)
     config = read_config(args.config).with_model(args.model, args.prediction, args.tokenizer)
     record = make_record(args.root, args.out, config)
     names = ("trainings", "candidates", "counts", "seed")
     judge = JudgeConfig(by=args.by, draws=args.draws)
     more = {name: args[name] for name in names}
-    search = make_search(trials, seconds, judge, args.words, more)
+    search = make_search(budget, judge, args.words, more, args.methods)
     tasks = make_searches(record, search, args.prompts, _names(args.styles), args.device, args.jobs)
+    if args.dry_run:
+        print("\n".join(map(told, tasks)))
+        return 0
     bar = progress_bar(args, "step")
     done = tune(record, tasks, args.engine, args.jobs, partial(say, args), bar)
     failed = [outcome.style for outcome in done if outcome.error is not None]
@@ -123,6 +126,31 @@ def _pack(args: Namespace) -> int:
     return 0
 
 
+def _grade(args: Namespace) -> int:
+    from jstyle.commands.score import settings_of
+
+    from .grading.grade import grade
+    from .grading.tables import GRADED
+
+    settings = settings_of(
+        args.metrics, args.corrected, args.weights, args.words, args.cache, args.device
+    )
+    found = grade(
+        args.submissions,
+        args.root,
+        args.out,
+        settings,
+        _names(args.styles),
+        args.by,
+        partial(say, args),
+        progress_bar(args, "submission"),
+        args.overwrite,
+    )
+    good = sum(one["state"] == GRADED for one in found)
+    say(args, f"{good} of {count(len(found), 'submission')} graded; wrote {args.out}")
+    return 0
+
+
 def _status(args: Namespace) -> int:
     from .plan import as_json, plan_text
     from .status import status
@@ -133,10 +161,16 @@ def _status(args: Namespace) -> int:
 
 
 def _report(args: Namespace) -> int:
+    from .comparison import write_comparison
     from .report import write_report
 
-    bar = progress_bar(args, "style")
-    page = write_report(args.out, args.page, args.scores, args.size_px, bar, args.overwrite)
+    how = (args.size_px, progress_bar(args, "style"), args.overwrite)
+    if len(args.out) > 1:
+        page = write_comparison(args.out, args.page, args.scores, *how)
+    else:
+        if len(args.scores) > 1:
+            raise ValueError(f"scores: {len(args.scores)} files for one run")
+        page = write_report(args.out[0], args.page, (args.scores or [None])[0], *how)
     say(args, f"wrote {page}")
     return 0
 
@@ -151,10 +185,11 @@ PROGRAM = Program(
         "mini": Command("write a small contest to try things on", parsers.mini, _mini),
         "check": Command("is a submission complete and right", parsers.check, _check),
         "pack": Command("a submission as a zip file", parsers.pack, _pack),
+        "grade": Command("many submissions, checked, scored and ranked", parsers.grade, _grade),
         "status": Command("how far a run is", parsers.status, _status),
-        "report": Command("a run as one page to look at", parsers.report, _report),
+        "report": Command("a run, or several, as one page to look at", parsers.report, _report),
     },
     short_of_memory="a smaller size_px or batch, or gradient_checkpointing: true, needs less",
     level=logging.INFO,
-    told="every style of a contest: run, check, pack",
+    told="every style of a contest: run, check, pack, grade",
 )

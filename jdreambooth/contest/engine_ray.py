@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
 
 from jstyle.sd import ending
 
@@ -52,51 +54,97 @@ class Crew:
 
         return run_style(task, self.worker, lambda line: ray.get(self.lines.say.remote(line)))
 
+    def machine(self) -> str:
+        """The identity that Ray has given to the machine of this process."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id()
+
 
 def run_with_ray(tasks: list[Task], jobs: int | None, tell: Tell) -> Iterator[Outcome]:
     """Run every task on at most `jobs` workers, None for one per GPU; yields outcomes as they come.
 
-    A style whose worker is lost is given to another one, which goes on where that stopped.
-    Raises EngineError where Ray is not installed or does not start.
+    A style whose worker is lost, or whose machine has no disk or memory left, is given to another
+    one, which goes on where that stopped; such a machine gets no more styles while there are
+    others. Raises EngineError where Ray is not installed or does not start.
     """
     with _cluster() as ray:
         gpus = int(ray.cluster_resources().get("GPU", 0))
         if any(task.setup.device == "cpu" for task in tasks):
             gpus = 0
         lines = ray.remote(num_cpus=0)(Lines).remote()
-        start_crew = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(Crew).remote
-        about = lines, os.getcwd(), _threads()
-        waiting, lost, crew = list(reversed(tasks)), dict.fromkeys((t.name for t in tasks), 0), {}
-
-        def hand_over(member, task: Task) -> None:
-            crew[member.run.remote(task)] = member, task
-
+        shift = Shift(ray, lines, min(1, gpus))
+        waiting, lost = list(reversed(tasks)), dict.fromkeys((t.name for t in tasks), 0)
         for _ in range(min(jobs or max(1, gpus), len(tasks))):
-            hand_over(start_crew(*about), waiting.pop())
-        while crew:
-            ready, _ = ray.wait(list(crew), timeout=EAR)
+            shift.hand_over(shift.start(), waiting.pop())
+        while shift.crew:
+            ready, _ = ray.wait(list(shift.crew), timeout=EAR)
             for line in ray.get(lines.take.remote()):
                 tell(line)
             for reference in ready:
-                member, task = crew.pop(reference)
+                member, task = shift.crew.pop(reference)
                 try:
-                    yield ray.get(reference)
+                    done = ray.get(reference)
+                    why = f"its machine cannot go on ({done.error})" if done.elsewhere else None
+                    if why is not None:
+                        shift.avoid(member)
+                        member = shift.start()
                 except ray.exceptions.RayActorError as error:
-                    member, lost[task.name] = start_crew(*about), lost[task.name] + 1
-                    if lost[task.name] < TRIES:
-                        tell(f"{task.name}: its worker was lost; another one goes on")
-                        waiting.append(task)
-                    else:
-                        reason = str(error).strip().splitlines()[0]
-                        said = f"its worker was lost {TRIES} times ({reason})"
-                        yield Outcome(task.name, error=said)
+                    reason = str(error).strip().splitlines()[0]
+                    done = Outcome(task.name, error=f"its worker was lost ({reason})")
+                    member, why = shift.start(), "its worker was lost"
                 except ray.exceptions.RayError as error:  # a machine that lacks something
                     reason = str(error).strip().splitlines()[-1]
-                    yield Outcome(task.name, error=reason)
+                    done, why = Outcome(task.name, error=reason), None
+                lost[task.name] += why is not None
+                if why is not None and lost[task.name] < TRIES:
+                    tell(f"{task.name}: {why}; another one goes on")
+                    waiting.append(task)
+                elif why is not None:
+                    yield replace(done, error=f"{done.error}; tried {TRIES} times")
+                else:
+                    yield done
                 if waiting:
-                    hand_over(member, waiting.pop())
+                    shift.hand_over(member, waiting.pop())
                 else:
                     ray.kill(member)
+
+
+class Shift:
+    """The workers that are at work. crew: what is awaited -> (worker, task)."""
+
+    def __init__(self, ray: Any, lines: Any, gpus: int):
+        self.ray, self.gpus, self.crew = ray, gpus, {}
+        self._about = lines, os.getcwd(), _threads()
+        self._avoided: set[str] = set()  # identities of machines
+        self._turn = 0  # the others take them
+
+    def start(self) -> Any:
+        """A new worker, on a machine that is not avoided if there is one."""
+        options: dict[str, Any] = {"num_cpus": 1, "num_gpus": self.gpus}
+        if self._avoided:
+            alive = [node["NodeID"] for node in self.ray.nodes() if node["Alive"]]
+            good = sorted(set(alive) - self._avoided)
+            if good:
+                self._turn += 1
+                options["scheduling_strategy"] = _on(good[self._turn % len(good)])
+        return self.ray.remote(Crew).options(**options).remote(*self._about)
+
+    def hand_over(self, member: Any, task: Task) -> None:
+        self.crew[member.run.remote(task)] = member, task
+
+    def avoid(self, member: Any) -> None:
+        """End the worker, and start none on its machine again."""
+        with suppress(self.ray.exceptions.RayError):
+            self._avoided.add(self.ray.get(member.machine.remote()))
+        self.ray.kill(member)
+
+
+def _on(machine: str) -> Any:
+    """On this machine, or on another one if it is lost."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return NodeAffinitySchedulingStrategy(machine, soft=True)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import filecmp
 import logging
 import shutil
@@ -24,17 +25,21 @@ from .worker import Worker
 
 log = logging.getLogger("jdreambooth")
 
+LACKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM)
+
 Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """made: the stages that were done. error: one line, or None for a style that is finished."""
+    """made: the stages that were done. error: one line, or None for a style that is finished.
+    elsewhere: whether it is of the machine, so that another one may do better."""
 
     style: str
     made: tuple[str, ...] = ()
     seconds: float = 0.0
     error: str | None = None
+    elsewhere: bool = False
 
 
 def run_style(
@@ -45,7 +50,7 @@ def run_style(
     tell(line) after every stage; bar(total) makes a tqdm-like progress bar. An error ends up in the
     outcome, so that the other styles go on. Another process at work on the style is waited for.
     """
-    started, made = perf_counter(), []
+    started, made, elsewhere = perf_counter(), [], False
     try:
         with locked(task.setup.out.style(task.name)):
             _run_stages(task, worker, tell, bar, made)
@@ -54,7 +59,17 @@ def run_style(
         ending.stop_if_asked()
         log.info("style %s", task.name, exc_info=True)
         error = one_line(str(problem)) or type(problem).__name__
-    return Outcome(task.name, tuple(made), perf_counter() - started, error)
+        elsewhere = is_of_the_machine(problem)
+    return Outcome(task.name, tuple(made), perf_counter() - started, error, elsewhere)
+
+
+def is_of_the_machine(problem: BaseException | None) -> bool:
+    """Whether an error, or what it came from, says that this machine lacks disk or memory."""
+    while problem is not None:
+        if isinstance(problem, MemoryError) or getattr(problem, "errno", None) in LACKS:
+            return True
+        problem = problem.__cause__ or problem.__context__
+    return False
 
 
 def _run_stages(task: Task, worker: Worker, tell: Tell, bar, made: list[str]) -> None:

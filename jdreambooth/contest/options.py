@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from jstyle.methods import DEFAULT, find_method, missing_options
-from jstyle.sd.limits import PER_PICTURE, PICTURES, SEED, require_whole
+from jstyle.sd.limits import PER_PICTURE, PICTURES, SEED, TOGETHER, require_whole
 
 from ..config import AUTO, TrainConfig
 from ..config import TEMPLATE as BY_PROMPT
@@ -50,16 +50,20 @@ class PickOptions(PickConfig):
 class GenerateOptions(Recipe):
     """Recipe, and which saved count paints the pictures: None for the last, or the picked one.
 
-    candidates: pictures per prompt, of which the best is chosen.
+    candidates: pictures per prompt, of which the best is chosen. together: pictures painted in one
+    batch; faster with small models (half the time with eight at 128 px), and not to the same bytes:
+    14 of 98,304 values differ by 1, since sums over a batch have another order.
     """
 
     template: str = TEMPLATE
     at: int | None = None
     candidates: int = 1
+    together: int = 1
 
     def __post_init__(self):
         super().__post_init__()
         require_whole("candidates", self.candidates, 1, PER_PICTURE)
+        require_whole("together", self.together, 1, TOGETHER)
 
 
 @cache
@@ -289,6 +293,10 @@ def build(
             given = {name: _named(value, style) for name, value in given.items()}
             given = _make(section, {**own.get(section, {}), **given})
         made[section] = given
+    if made["train"] is not None:
+        for section in ("pick", "generate"):
+            if made[section] is not None:
+                made[section] = _read_as(section, made[section], made["train"])
     if made["choose"] is None and made["generate"].candidates > 1:
         made["choose"] = ChooseOptions()
     own_plans = {
@@ -299,6 +307,14 @@ def build(
     options = StyleOptions(**made, prompts=own_plans, words=own_words, size_px=wide.get("size_px"))
     _check_together(options)
     return options
+
+
+def _read_as(section: str, options: Any, train: TrainConfig) -> Any:
+    """With the training's way to read prompts, where none is given."""
+    try:
+        return options.read_as(train)
+    except ValueError as error:
+        raise OptionError(f"{section}: {error}") from None
 
 
 def _named(value, style: str):

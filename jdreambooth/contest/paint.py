@@ -18,6 +18,7 @@ from jstyle.methods.vocabulary import in_words_of
 from jstyle.sd import files, image
 from jstyle.sd.facts import CONTENT, STYLE
 from jstyle.sd.progress import progress_of
+from jstyle.sd.samplers.options import without_usual
 
 from .. import measures, runs
 from ..recipe import AVERAGE
@@ -127,9 +128,9 @@ class Generate(Pictures):
         return first + item.number * len(self.prompts)
 
     def own_inputs(self) -> dict:
-        options, step = asdict(self.task.options.generate), self.step()
+        options, step = without_usual(asdict(self.task.options.generate)), self.step()
         init = options.pop("init")
-        del options["at"], options["candidates"]
+        del options["at"], options["candidates"], options["together"]
         start = {} if init is None else {path.name: digest(path) for path in self._starts(init)}
         result = {} if step is None else self.earlier["train"].result(step)
         about = {"options": options, "init": start, "prompts": [*self.prompts]}
@@ -138,8 +139,9 @@ class Generate(Pictures):
     def _special(self) -> dict:
         """What only contests have that use it."""
         options, found = self.task.options, {}
-        if self.candidates > 1:
-            found["candidates"] = self.candidates
+        for name in ("candidates", "together"):
+            if getattr(options.generate, name) > 1:
+                found[name] = getattr(options.generate, name)
         if plans := self.plans(OF_GENERATE):
             inits = {plan["init"] for plan in plans.values() if plan.get("init") is not None}
             paths = [path for init in sorted(inits) for path in self._starts(init)]
@@ -157,7 +159,9 @@ class Generate(Pictures):
 
     def check(self) -> None:
         for prompt in self.prompts:
-            init = self.task.options.recipe(prompt).init
+            recipe = self.task.options.recipe(prompt)
+            recipe.check_texts([self.task.options.text(prompt)])
+            init = recipe.init
             if init not in (None, AVERAGE):
                 image.load(init, 8)
 
@@ -168,18 +172,38 @@ class Generate(Pictures):
     def make(self, worker: Worker, bar: Callable | None) -> dict:
         missing = set(self.missing())
         rows = {item: self._row(item) for item in self.items}
-        due = [item for item, row in rows.items() if row["file"] in missing]
-        steps = dict.fromkeys(self.step_for(item.prompt) for item in due)
-        work = sum(self.task.options.recipe(item.prompt).evaluations for item in due)
+        due = {
+            (step, recipe): groups
+            for (step, recipe), items in self._alike().items()
+            if (
+                groups := [
+                    g for g in self._batches(items) if missing & {rows[i]["file"] for i in g}
+                ]
+            )
+        }
+        work = sum(r.evaluations * sum(map(len, groups)) for (_, r), groups in due.items())
         with progress_of(bar, work) as progress:
             sd = worker.plain(self.task.setup) if not due else None
-            for step in steps:
+            for (step, recipe), groups in due.items():
                 sd = self._model(worker, step)
-                for item in due:
-                    if self.step_for(item.prompt) == step:
-                        self._paint(sd, item, rows[item], step, progress.update)
+                for group in groups:
+                    self._paint(sd, recipe, step, [rows[item] for item in group], progress.update)
         about = self._about(self.task.options.generate, self.step(), sd)
         return {**about, "pictures": list(rows.values())}
+
+    def _alike(self) -> dict[tuple, list[Item]]:
+        """(count, recipe) -> the items that are painted so; one count after the other."""
+        found: dict[tuple, list[Item]] = {}
+        for item in self.items:
+            how = self.step_for(item.prompt), self.task.options.recipe(item.prompt)
+            found.setdefault(how, []).append(item)
+        steps = list(dict.fromkeys(step for step, _ in found))
+        return {key: found[key] for key in sorted(found, key=lambda key: steps.index(key[0]))}
+
+    def _batches(self, items: list[Item]) -> list[list[Item]]:
+        """The same ones whatever is there already, since a picture's last bits depend on them."""
+        size = self.task.options.generate.together
+        return [items[i : i + size] for i in range(0, len(items), size)]
 
     def _row(self, item: Item) -> dict:
         text = self.task.options.text(item.prompt)
@@ -188,23 +212,25 @@ class Generate(Pictures):
 
     def _about(self, recipe: GenerateOptions, step: int | None, sd) -> dict:
         size = self.task.setup.size_px or sd.picture_size
-        left_out = ("init", "at", "candidates")
-        how = {n: v for n, v in asdict(recipe).items() if n not in left_out}
+        left_out = ("init", "at", "candidates", "together")[: 3 + (recipe.together == 1)]
+        how = {n: v for n, v in without_usual(asdict(recipe)).items() if n not in left_out}
         init = None if recipe.init is None else Path(recipe.init).name
         return {"style": self.task.name, "step": step, "size_px": size, "recipe": how, "init": init}
 
-    def _paint(self, sd, item: Item, row: dict, step: int | None, advance: Callable) -> None:
-        from ..generate import mean_picture, paint
+    def _paint(self, sd, recipe, step: int | None, rows: list[dict], advance: Callable) -> None:
+        from ..generate import make_pictures, mean_picture
 
-        recipe = self.task.options.recipe(item.prompt)
         about = self._about(recipe, step, sd)
         size, start = about["size_px"], None
         if recipe.init is not None:
             start = mean_picture(self._starts(recipe.init), size)
-        pixels = paint(sd, row["text"], row["seed"], recipe, size, start, advance=advance)
-        path = self.folder / row["file"]
-        files.writable_folder(path.parent)
-        image.save_png(path, pixels, {**about, **row})
+        texts, seeds = [row["text"] for row in rows], [row["seed"] for row in rows]
+        made = image.to_uint8(make_pictures(sd, texts, seeds, recipe, size, start, advance))
+        for row, pixels in zip(rows, made, strict=True):
+            path = self.folder / row["file"]
+            files.writable_folder(path.parent)
+            if not path.exists():
+                image.save_png(path, pixels, {**about, **row})
 
     def _model(self, worker, step: int | None):
         setup = self.task.setup

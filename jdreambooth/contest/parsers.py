@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jstyle.console.parser import Parser, make_parser
 from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
+from jstyle.score.total import METRICS
 
 from .. import drawings
 from .engines import ENGINES
@@ -96,8 +97,9 @@ def tune() -> Parser:
         "--budget",
         type=str,
         default="2h",
-        help="time for all styles together (90m, 2h), counted as what the work took, or how many "
-        "trials every style gets (40)",
+        help="time for all styles together (90m, 2h), counted as what the work took; how many "
+        "trials every style gets (40); or the work of so many runs of the configuration (3x), in "
+        "evaluations of the network",
     )
     parser.add_argument(
         "--config", type=str | None, default=None, help="a contest.yaml to begin with"
@@ -117,12 +119,21 @@ def tune() -> Parser:
     )
     parser.add_argument("--counts", type=int, default=2, help="saved counts it has to choose from")
     parser.add_argument(
+        "--methods",
+        type=str,
+        default="none,styleid",
+        help="of refine, tried beside the configuration's own: names of jstyle's methods, and none",
+    )
+    parser.add_argument(
         "--words",
         type=str | None,
         default=None,
         help='a YAML file of words to try for prompts, "Ring: [gold ring, jewel]"',
     )
     parser.add_argument("--seed", type=int, default=0, help="of the search")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be tried, and with which prompts"
+    )
     _add_styles(parser)
     _add_engine(parser)
     _add_model(parser)
@@ -177,6 +188,37 @@ def pack() -> Parser:
     return parser
 
 
+def grade() -> Parser:
+    parser = _parser(
+        "grade",
+        "Grade many submissions: every zip and folder in a folder is checked, scored and ranked. "
+        "OUT.csv gets a row for each, OUT-lines.csv a row for each problem, and "
+        "OUT-submissions/NAME.json all values. What is wrong with one stops no other; zips are "
+        "read without unpacking what they should not hold. A grading that was stopped goes on, "
+        "and one whose submissions changed does only those.",
+        "  jdreambooth contest grade handed-in --root data/B --out grades.csv\n"
+        "  jdreambooth contest grade handed-in --root data/B --out grades.csv --metrics hist\n",
+    )
+    parser.add_argument("submissions", type=str, help="a folder of zip files and folders")
+    parser.add_argument("--root", type=str, required=True, help="the folder of the contest")
+    parser.add_argument("--out", type=str, required=True, help="a .csv file")
+    _add_styles(parser)
+    for name, told in {
+        "--metrics": "some of " + ",".join(METRICS) + " (all whose weights are there)",
+        "--by": "what ranks are taken from: total, or a metric (total where it is known)",
+        "--weights": "the folder of the networks' files (JSTYLE_WEIGHTS, or the user's cache)",
+        "--words": "clip_r's words, one per line",
+        "--cache": "folder where features of pictures are kept, or none (the user's cache)",
+    }.items():
+        parser.add_argument(name, type=str | None, default=None, help=told)
+    parser.add_argument(
+        "--corrected", action="store_true", help="without the checker's quirks (hist, clip_iqa)"
+    )
+    add_device(parser)
+    add_overwrite(parser)
+    return parser
+
+
 def status() -> Parser:
     parser = _parser(
         "status",
@@ -191,20 +233,28 @@ def status() -> Parser:
 def report() -> Parser:
     parser = _parser(
         "report",
-        "One page of a run that opens without a network: per style its references, the pictures "
-        "with prompts and seeds, the loss, the table of pick and the scores.",
+        "One page of a run that opens without a network: per style its references, the plan and "
+        "why, the pictures with prompts, seeds, scores, candidates and the nearest reference, the "
+        "loss, the table of pick. Of several runs: their pictures side by side, what differs in "
+        "the configurations, and what each change bought in the total.",
         "  jdreambooth contest report out\n"
-        "  jdreambooth contest report out --page b.html --scores scores.json --size-px 128\n",
+        "  jdreambooth contest report out --page b.html --scores scores.json --size-px 128\n"
+        "  jdreambooth contest report before after --scores before.json --scores after.json\n",
     )
-    parser.add_argument("out", type=str, help="the --out of a run")
+    parser.add_argument("out", type=str, nargs="+", help="the --out of a run, or of several")
     parser.add_argument(
-        "--page", type=str | None, default=None, help="where to write it (default: OUT/report.html)"
+        "--page",
+        type=str | None,
+        default=None,
+        help="where to write it (default: report.html, or comparison.html in the last OUT)",
     )
     parser.add_argument(
         "--scores",
-        type=str | None,
-        default=None,
-        help="what `jstyle score --json` wrote (default: HIST alone, computed here)",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what `jstyle score --json` wrote, for each of the runs in their order (default: HIST "
+        "alone, computed here)",
     )
     parser.add_argument("--size-px", type=int, default=224, help="longer side of the thumbnails")
     add_overwrite(parser)

@@ -26,6 +26,7 @@ from .judging import Judged, settled
 from .manifest import digest, key_of
 from .options import StyleOptions
 from .paint import Pictures
+from .search_task import SECONDS, WORK
 from .stages import Stage
 from .task import Task
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from .worker import Worker
 
 SEARCH, MEASURED = "search", "measured.json"
+BACKWARD = 3  # evaluations that a forward and a backward pass are worth
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,12 @@ class SearchOut(Out):
     """The folder of a search's stages: each of them under the key of its inputs."""
 
     def stage_folder(self, stage: Stage) -> Path:
-        known = stage.place
-        if known is None:
+        if stage.place is None:
             inputs = stage.inputs()
             if inputs is None:  # what comes before is not there yet
                 return self.style(stage.task.name) / f"{stage.name}-none"
-            known = self.style(stage.task.name) / f"{stage.name}-{key_of(inputs)[:16]}"
-            stage.place = known
-        return known
+            stage.place = self.style(stage.task.name) / f"{stage.name}-{key_of(inputs)[:16]}"
+        return stage.place
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ class Measure(Stage):
     """The judge's parts of every picture, in measured.json."""
 
     name, needs, unit = "measure", ("generate", "refine"), "picture"
+    task: Probe
 
     @property
     def before(self) -> Pictures:
@@ -106,18 +107,19 @@ def measured_in(folder: Path) -> tuple[Judged, list[dict]]:
 
 @dataclass
 class Laboratory:
-    """Runs the probes of one style. seconds: folder of a stage -> what making it took, of all
-    stages that its probes needed, whether they were made now or by a search before this one."""
+    """Runs the probes of one style. taken: folder of a stage -> the seconds and the work that it
+    took, of all stages that its probes needed, whether they were made now or by a search before
+    this one. each: what a picture of the last probe took."""
 
     task: Task
     worker: Worker
     words: tuple[str, ...]
     bar: Callable | None = None
-    seconds: dict[Path, float] = field(default_factory=dict)
+    taken: dict[Path, dict[str, float]] = field(default_factory=dict)
+    each: dict[str, float] = field(default_factory=dict)
 
-    @property
-    def spent(self) -> float:
-        return sum(self.seconds.values())
+    def spent(self) -> dict[str, float]:
+        return {kind: sum(one[kind] for one in self.taken.values()) for kind in (SECONDS, WORK)}
 
     def measure(self, options: StyleOptions, prompts: tuple[str, ...]) -> tuple[Judged, list[dict]]:
         """Paint the prompts with these options and judge the pictures; rows have their paths."""
@@ -135,5 +137,16 @@ class Laboratory:
         stages = stages_of(probe)
         for stage in stages:
             done = stage.current() or stage.run(self.worker, self.bar)
-            self.seconds[stage.folder] = done.measured["seconds"]
+            took = {SECONDS: done.measured["seconds"], WORK: work_of(stage)}
+            self.taken[stage.folder] = took
+        painted = [self.taken[s.folder] for s in stages if s.name not in ("prior", "train")]
+        count = len(probe.style.prompts) * probe.options.generate.candidates
+        self.each = {k: sum(one[k] for one in painted) / count for k in (SECONDS, WORK)}
         return stages
+
+
+def work_of(stage: Stage) -> float:
+    """Evaluations of the network for one picture that a stage takes from its beginning; a step of
+    training counts BACKWARD, and recognition one for every word."""
+    more = {"train": BACKWARD, "measure": len(getattr(stage.task, "words", ()))}
+    return float(stage.units() * more.get(stage.name, 1))

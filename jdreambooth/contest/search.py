@@ -24,8 +24,8 @@ from .judge import judge
 from .judging import TOLD, Judged, join, settled
 from .options import ChooseOptions, StyleOptions
 from .probe import Laboratory
-from .search_task import SearchTask
-from .space import Space, make_space
+from .search_task import TRIALS, SearchTask
+from .space import space_of
 from .task import Task
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ log = logging.getLogger("jdreambooth")
 
 FOR_TRIALS, FOR_FINALS, FOR_HELD = 100_000, 200_000, 300_000  # added to the seeds of pictures
 OTHER_NOISES = 100_000  # added to the judge's seed, for what no choice has seen
-SHARE_OF_TRIALS = 0.6  # of a budget in seconds; the rest is for finals, held-out and prompts
+SHARE_OF_TRIALS = 0.5  # of time or work; the rest is for finals, held-out and prompts
 FIRST_LOOK = 3  # one part in so many of the prompts, before a trial may be given up
 STARTED, FINALISTS, REPEATS = 4, 3, 25
 
@@ -50,8 +50,7 @@ class Trials:
     def __init__(self, task: SearchTask, worker: Worker, tell: Callable, bar: Callable | None):
         self.task, self.tell = task, tell
         self.lab = Laboratory(task, worker, task.among, bar)
-        seed = [task.search.seed, *task.name.encode()]
-        self.space: Space = make_space(task.options, task.search.trainings, seed)
+        self.space = space_of(task)
         self.rows: list[dict[str, Any]] = []
         self.judged: dict[int, Judged] = {}
 
@@ -63,7 +62,9 @@ class Trials:
         how = replace(how, seed=how.seed + noises)
         return replace(made, generate=recipe, choose=ChooseOptions(**asdict(how)))
 
-    def measure(self, changes: Mapping, prompts: tuple[str, ...], seeds: int, noises: int = 0):
+    def measure(
+        self, changes: Mapping, prompts: tuple[str, ...], seeds: int, noises: int = 0
+    ) -> Judged:
         return self.lab.measure(self.options(changes, seeds, noises), prompts)[0]
 
     def looks(self) -> list[tuple[int, tuple[str, ...]]]:
@@ -91,23 +92,25 @@ class Trials:
                 study.tell(trial, known[repr(values)])
                 repeats += 1
                 continue
-            repeats, before = 0, self.lab.spent
+            repeats, before = 0, self.lab.spent()
             row = self._try(trial, values)
             if row["pruned"]:
                 study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:
                 study.tell(trial, row["value"])
             known[repr(values)] = row["value"]
-            row["seconds"] = round(self.lab.spent - before, 3)
+            spent = self.lab.spent()
+            row |= {kind: round(spent[kind] - before[kind], 3) for kind in spent}
             self.rows.append(row)
             state = "given up at" if row["pruned"] else "is"
             self.tell(f"{self.task.name} trial {row['trial']}: {state} {row['value']:.4f}")
 
     def _goes_on(self) -> bool:
-        cfg = self.task.search
-        if cfg.trials is not None:
-            return len(self.rows) < cfg.trials
-        return not self.rows or self.lab.spent < SHARE_OF_TRIALS * cfg.seconds
+        budget = self.task.search.budget
+        if budget.kind == TRIALS:
+            return len(self.rows) < budget.amount
+        spent = self.lab.spent()[budget.kind]
+        return not self.rows or spent < SHARE_OF_TRIALS * budget.amount
 
     def _try(self, trial: Any, values: Mapping[str, Any]) -> dict:
         changes, parts, pruned = self.space.changes(values), [], False
@@ -122,6 +125,7 @@ class Trials:
         if not pruned:
             self.judged[len(self.rows)] = judged
         row = {"trial": len(self.rows), "values": dict(values), "changes": changes}
+        row["picture"] = self.lab.each
         row |= {"pruned": pruned, "value": judged.value, "pictures": len(judged.style)}
         return {**row, "parts": means(judged)}
 
@@ -155,7 +159,7 @@ def search_style(
         held = trials.measure(changes, task.held, FOR_HELD, OTHER_NOISES)
         found["held"] |= {name: held.value, f"{name}_parts": means(held)}
     found["changes"], found["prompts"] = row["changes"], per_prompt(trials, row)
-    found["seconds"] = round(trials.lab.spent, 3)
+    found |= {kind: round(amount, 3) for kind, amount in trials.lab.spent().items()}
     sides = found["searched"]["best"], found["held"]["best"]
     tell(f"{task.name} trial {best} is taken: {sides[0]:.4f}, on what it never saw {sides[1]:.4f}")
     files.write_json(task.found, found)
@@ -258,11 +262,11 @@ def _word(task: SearchTask, prompt: str, place: int) -> str | None:
 def _affordable(trials: Trials, row: dict, ways: int) -> int:
     """As many candidates as were asked for, or as the rest of the budget lets."""
     cfg = trials.task.search
-    if cfg.seconds is None:
+    kind = cfg.budget.kind
+    if kind == TRIALS:
         return cfg.candidates
-    full = [one for one in trials.rows if not one["pruned"] and one["seconds"] > 0]
-    each = min((one["seconds"] / one["pictures"] for one in full), default=1.0)
-    left = cfg.seconds - trials.lab.spent
+    each = row["picture"][kind]
+    left = cfg.budget.amount - trials.lab.spent()[kind]
     return max(1, min(cfg.candidates, int(left / (each * ways * len(trials.task.style.prompts)))))
 
 

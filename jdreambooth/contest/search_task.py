@@ -11,19 +11,29 @@ from .judging import JudgeConfig
 from .task import Task
 
 FOUND = "found.json"
+TRIALS, SECONDS, WORK, RUNS = "trials", "seconds", "work", "runs"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much one style may take: trials, seconds, or work in evaluations of the network."""
+
+    amount: float
+    kind: str = TRIALS
 
 
 @dataclass(frozen=True)
 class Search:
-    """How a style is searched. Of trials and seconds one is None. candidates and counts: how many
-    seeds and saved counts every prompt has to choose from. words: prompt -> other words for it."""
+    """How a style is searched. candidates and counts: how many seeds and saved counts every prompt
+    has to choose from. methods: of refine, beside the configuration's own. words: prompt -> other
+    words for it."""
 
-    trials: int | None = None
-    seconds: float | None = None
+    budget: Budget
     judge: JudgeConfig = field(default_factory=JudgeConfig)
     trainings: int = 2
     candidates: int = 4
     counts: int = 2
+    methods: tuple[str, ...] = ("none", "styleid")
     words: Mapping[str, list[str]] = field(default_factory=dict)
     seed: int = 0
 

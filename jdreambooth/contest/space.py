@@ -6,17 +6,18 @@ them are drawn at the start, and every trial takes one of those with one of its 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from jstyle.methods import METHODS, find_method
+from jstyle.methods import DEFAULT, find_method
 
 from ..recipe import AVERAGE
 from .options import StyleOptions
 from .plans import BY_SEED, NEAREST, NONE, ROTATE
+from .search_task import SearchTask
 
 RATES, RANKS, PRIORS = (0.5, 1.0, 2.0), (0.5, 1.0, 2.0), (0.0, 0.5, 1.0)
 TEMPLATES = (  # captions in training, texts in painting
@@ -92,8 +93,20 @@ class Space:
 OF_METHODS = ("gamma", "tau", "style_image")
 
 
-def make_space(options: StyleOptions, trainings: int, seed: list[int]) -> Space:
-    """options: the style's in contest.yaml. trainings: how many, at most. seed: of their draw."""
+def space_of(task: SearchTask) -> Space:
+    """That of a style; its trainings are drawn by the search's seed and the style's name."""
+    seed = [task.search.seed, *task.name.encode()]
+    return make_space(task.options, task.search.trainings, seed, task.search.methods)
+
+
+def make_space(
+    options: StyleOptions,
+    trainings: int,
+    seed: list[int],
+    methods: Sequence[str] = (NONE, DEFAULT),
+) -> Space:
+    """options: the style's in contest.yaml. trainings: how many, at most. seed: of their draw.
+    methods: beside the style's own."""
     made = None if options.train is None else _trainings(options, trainings, seed)
     recipe, refine = options.generate, options.refine
     choices: dict[str, list] = {}
@@ -101,7 +114,7 @@ def make_space(options: StyleOptions, trainings: int, seed: list[int]) -> Space:
         choices["training"] = list(range(len(made)))
         counts = made[0]["save_at"]
         choices["at"] = _own_first(recipe.at or counts[-1], counts)
-    choices["method"] = _own_first(refine.method if refine else NONE, [NONE, *METHODS])
+    choices["method"] = _own_first(refine.method if refine else NONE, methods)
     own_start = None if recipe.init is None else (recipe.init, recipe.strength)
     choices["start"] = _own_first(own_start, [None, *STARTS])
     others = [round(recipe.guidance * part, 3) for part in GUIDANCE] if recipe.guidance > 1 else ()

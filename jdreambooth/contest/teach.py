@@ -14,6 +14,8 @@ import numpy as np
 from jstyle.sd.folders import remove_folder
 from jstyle.sd.picture_files import pictures_in
 from jstyle.sd.progress import Silent, progress_of
+from jstyle.sd.prompts.parse import WEBUI, parse_caption
+from jstyle.sd.samplers.options import without_usual
 from jstyle.sd.steps import step_folders, step_name
 
 from .. import runs
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("jdreambooth")
 
 PRIOR_OPTIONS = ("class_prompt", "num_class_images", "class_steps", "class_guidance", "seed", "rng")
-PRIOR_OPTIONS += ("sampler", "sigmas", "eta", "rescale")
+PRIOR_OPTIONS += ("sampler", "sigmas", "eta", "rescale", "syntax", "clip_skip")
 KNOWN_BY_CONTENT = ("instance_dir", "captions", "instance_prompt", "caption_case", "class_dir")
 THE_SAME_FOR_ALL = ("model", "variant", "prediction", "tokenizer", "size_px")
 CHECKPOINTS = "checkpoints"
@@ -47,7 +49,7 @@ def captions_of(stage: Stage) -> dict[str, str]:
     """Name of a reference -> its caption in training."""
     cfg = stage.task.options.train
     paths = list(stage.task.style.references)
-    return make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case)
+    return make_captions(paths, cfg.instance_prompt, cfg.captions, cfg.caption_case, cfg.syntax)
 
 
 class Prior(Stage):
@@ -226,6 +228,9 @@ class Pick(Stage):
         return [texts[i] for i in np.linspace(0, len(texts) - 1, wanted).round().astype(int)]
 
     def check(self) -> None:
+        for text in self.texts():
+            if self.task.options.pick.syntax == WEBUI:
+                parse_caption(text)
         if len(self.texts()) < 2:
             raise ValueError(
                 f"style {self.task.name}: pick needs two prompts that are not training captions, "
@@ -234,7 +239,7 @@ class Pick(Stage):
 
     def own_inputs(self) -> dict:
         return {
-            "options": asdict(self.task.options.pick),
+            "options": without_usual(asdict(self.task.options.pick)),
             "texts": self.texts(),
             "references": references_of(self),
             "results": self.earlier["train"].result(),

@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from jstyle.methods import find_method
 from jstyle.score.layout import Contest, Style, read_contest
 from jstyle.sd import files, parts
 from jstyle.sd.folders import whole_folder
@@ -35,9 +36,12 @@ from .execute import Outcome, Tell
 from .folders import Record, require_ours
 from .judge import words_of
 from .judging import JudgeConfig, settled
+from .order import stages_of
 from .plans import merged_plans
-from .probe import SEARCH, SearchOut
-from .search_task import Search, SearchTask
+from .probe import SEARCH, SearchOut, work_of
+from .search_task import RUNS, SECONDS, WORK, Budget, Search, SearchTask
+from .space import space_of
+from .task import Task
 from .yaml_file import read_yaml
 
 CONFIG, TUNED = "contest.yaml", "tune.json"
@@ -49,15 +53,30 @@ class TuneError(ValueError):
     """A search that cannot be begun; one line."""
 
 
-def budget_of(text: str) -> tuple[int | None, float | None]:
-    """ "40" -> (40 trials, None); "90m", "2h" -> (None, seconds). Raises TuneError."""
+def budget_of(text: str) -> Budget:
+    """ "40" trials of a style; "90m" or "2h" for all styles; "3x" the work of that many runs of the
+    configuration. Raises TuneError."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-z]*)", text.strip().lower())
     number, unit = found.groups() if found else ("", "")
     if found and not unit and number.isdigit() and 1 <= int(number) <= TRAINING_STEPS:
-        return int(number), None
+        return Budget(int(number))
+    if found and unit == "x" and 0 < float(number) < 1e6:
+        return Budget(float(number), RUNS)
     if found and unit in UNITS and 0 < float(number) * UNITS[unit] < 1e9:
-        return None, float(number) * UNITS[unit]
-    raise TuneError(f"budget must be trials per style (40) or time (90m, 2h), got {text!r}")
+        return Budget(float(number) * UNITS[unit], SECONDS)
+    raise TuneError(
+        f"budget must be trials per style (40), time (90m, 2h), or the work of so many plain runs "
+        f"(3x), got {text!r}"
+    )
+
+
+def _of_style(budget: Budget, task: Task, styles: int, jobs: int) -> Budget:
+    """A style's own part of what was asked for."""
+    if budget.kind == SECONDS:
+        return Budget(budget.amount * min(jobs, styles) / styles, SECONDS)
+    if budget.kind == RUNS:
+        return Budget(budget.amount * sum(map(work_of, stages_of(task))), WORK)
+    return budget
 
 
 def make_record(root: str | Path, out: str | Path, config: ContestConfig) -> Record:
@@ -68,14 +87,19 @@ def make_record(root: str | Path, out: str | Path, config: ContestConfig) -> Rec
 
 
 def make_search(
-    trials: int | None,
-    seconds: float | None,
+    budget: Budget,
     judge: JudgeConfig,
     words: str | Path | None,
     more: Mapping[str, int],
+    methods: str = "none,styleid",
 ) -> Search:
-    """words: a YAML file, prompt -> a word or a list of them. Raises ValueError."""
-    search = Search(trials, seconds, judge, words=read_words(words), **more)
+    """words: a YAML file, prompt -> a word or a list of them. methods: their names. Raises
+    ValueError."""
+    names = tuple(dict.fromkeys(name.strip() for name in methods.split(",")))
+    for name in names:
+        if name != plans.NONE:
+            find_method(name)
+    search = Search(budget, judge, methods=names, words=read_words(words), **more)
     for name in ("trainings", "candidates", "counts"):
         require_whole(name, getattr(search, name), 1, PER_PICTURE)
     require_whole("seed", search.seed, 0, 2**31)
@@ -102,7 +126,7 @@ def make_searches(
     jobs: int | None = None,
 ) -> list[SearchTask]:
     """A task for each style. prompts: how many, of other styles, the trials of each paint; as many
-    are held back. A budget in seconds is that of all styles. Raises TuneError, or what `make_tasks`
+    are held back. search.budget: what `budget_of` made. Raises TuneError, or what `make_tasks`
     raises."""
     require_whole("prompts", prompts, LEAST_PROMPTS, PER_PICTURE)
     settled(search.judge)
@@ -111,10 +135,8 @@ def make_searches(
     lost = plans.unmatched(search.words, [p for style in whole.styles for p in style.prompts])
     if lost:
         raise TuneError(f"words: {lost}")
-    if search.seconds is not None:
-        each = search.seconds * min(jobs or 1, len(tasks)) / len(tasks)
-        search = replace(search, seconds=each)
     for task in tasks:
+        budget = _of_style(search.budget, task, len(tasks), jobs or 1)
         pool = other_prompts(whole, task.style)
         searched, held = pool[0::2][:prompts], pool[1::2][:prompts]
         if len(held) < LEAST_PROMPTS:
@@ -123,9 +145,21 @@ def make_searches(
                 f"styles of the contest have them, and pictures that are reported are not searched"
             )
         among = tuple(words_of(task.style, pool))
-        about = (record.config, search, tuple(searched), tuple(held), among)
+        about = (record.config, replace(search, budget=budget), tuple(searched), tuple(held), among)
         made.append(SearchTask(task.setup, task.style, task.options, *about))
     return made
+
+
+def told(task: SearchTask) -> str:
+    """What would be tried for a style, in a few lines."""
+    space = space_of(task)
+    lines = [f"{task.name}: {task.search.budget.amount:g} {task.search.budget.kind}"]
+    lines.append(f"  trials paint {', '.join(task.searched)}; held back are {', '.join(task.held)}")
+    lines += [f"  training {i}: {one}" for i, one in enumerate(space.trainings or ())]
+    for name, values in space.choices.items():
+        if name != "training":
+            lines.append(f"  {name}: {', '.join(map(str, values))}")
+    return "\n".join(lines)
 
 
 def other_prompts(contest: Contest, style: Style) -> list[str]:
@@ -234,8 +268,6 @@ def placed(config: ContestConfig) -> ContestConfig:
 
 def keep_training(record: Record, config: ContestConfig, task: SearchTask) -> None:
     """Let a run into the same folder find the training and class pictures of the search."""
-    from .order import stages_of
-
     plain = replace(record, config=config)
     (wanted,) = run.make_tasks(plain, [task.name], task.setup.device)
     searched = replace(wanted, setup=task.setup)
@@ -263,5 +295,5 @@ def summary(found: Mapping[str, Mapping]) -> dict:
     sides = {s: {n: mean(s, n) for n in ("own", "best")} for s in ("searched", "held")}
     names = ("first", "chosen", "chosen_again")
     sides["prompts"] = {name: mean("prompts", name) for name in names}
-    seconds = sum(told["seconds"] for told in found.values())
-    return {"means": sides, "seconds": round(seconds, 3), "styles": dict(found)}
+    took = {kind: sum(told[kind] for told in found.values()) for kind in (SECONDS, WORK)}
+    return {"means": sides, **took, "styles": dict(found)}

@@ -11,6 +11,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from jstyle.sd.pipeline import StableDiffusion
+    from jstyle.sd.prompts.chunks import Rows
     from jstyle.sd.startup import jt
 
     from ..config import TrainConfig
@@ -39,6 +40,7 @@ class Trainable:
             raise ValueError(f"train = {cfg.train!r}: the model has nothing of the kind to train")
         for parameter in self.parameters.values():
             parameter.start_grad()
+        self.rows: dict[str, Rows] = {}
         self.contexts: dict[str, np.ndarray] = {}
         names, total = list(self.parameters), count(self.parameters)
         log.info(
@@ -60,18 +62,31 @@ class Trainable:
     def know(self, captions: Sequence[str]) -> None:
         """Prepare for captions, once: token ids where contexts change in training, else contexts
         (tokens, D)."""
-        if self.trains_text:
-            rows = self.sd.tokenizer(list(captions))
-            self.contexts = dict(zip(captions, rows, strict=True))
-        else:
-            self.contexts = {text: self.sd.encode_text([text]).numpy()[0] for text in captions}
+        from jstyle.sd.prompts.captions import caption_rows, encode_captions
+        from jstyle.sd.startup import jt
+
+        sd, cfg = self.sd, self.cfg
+        self.rows = {text: caption_rows(text, sd.tokenizer, cfg.syntax) for text in captions}
+        if not self.trains_text:
+            with jt.no_grad():
+                self.contexts = {
+                    text: encode_captions(sd.text_encoder, [rows], cfg.clip_skip).numpy()[0]
+                    for text, rows in self.rows.items()
+                }
 
     def context(self, captions: Sequence[str]) -> jt.Var:
         """(B, tokens, D) of known captions, through which gradients flow where they should."""
+        from jstyle.sd.prompts.captions import encode_captions
+        from jstyle.sd.prompts.encode import aligned
         from jstyle.sd.startup import jt
 
-        rows = np.stack([self.contexts[text] for text in captions])
-        return self.sd.text_encoder(rows) if self.trains_text else jt.array(rows)
+        if self.trains_text:
+            rows = [self.rows[text] for text in captions]
+            return encode_captions(self.sd.text_encoder, rows, self.cfg.clip_skip)
+        contexts = [self.contexts[text] for text in captions]
+        if len({len(context) for context in contexts}) == 1:
+            return jt.array(np.stack(contexts))
+        return jt.concat(aligned([jt.array(context[None]) for context in contexts]))
 
     def save(self, folder: Path, about: Mapping[str, str]) -> None:
         """Write the result into an existing folder. about: facts for its metadata."""

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..machine import free_disk_bytes, free_memory_bytes
-from ..sd import hub, toolchain
-from ..sd.cuda import find_cuda
+from ..sd import cuda_shim, hub, toolchain
+from ..sd.cuda import find_cuda, is_shim
 from ..sd.toolchain import cache_root, is_compiled
 
 OK, SLOW, FAIL = "ok", "slow", "FAIL"
@@ -78,6 +78,23 @@ def examine() -> list[Check]:
     ]
     broken = [check.name for check in checks if check.state == FAIL and check.name != "model"]
     return [*checks, _jittor(broken)]
+
+
+def fix_cuda() -> None:
+    """Make a toolkit for Jittor from CUDA 13 or cuDNN 9 and say where it is, on stderr.
+
+    Raises ValueError if nvcc_path names one already, cuda_shim.ShimError if none can be made.
+    """
+    given, known = os.environ.get("nvcc_path"), find_cuda()
+    if known.usable and not is_shim(known.nvcc):
+        print(f"CUDA {known.version} ({known.nvcc}) is usable as it is", file=sys.stderr)
+        return
+    if given and is_shim(given):
+        raise ValueError(f"nvcc_path is {given}, which is such a toolkit already; unset nvcc_path")
+    nvcc, version = cuda_shim.fix()
+    print(f"CUDA {version} is usable for Jittor through {nvcc.parent.parent}", file=sys.stderr)
+    if given is not None:
+        print(f"nvcc_path={given} hides it; unset nvcc_path", file=sys.stderr)
 
 
 def can_run(checks: list[Check]) -> bool:
@@ -171,7 +188,8 @@ def _compile_something(compiler: str) -> None:
 def _cuda() -> Check:
     cuda = find_cuda()
     if cuda.usable:
-        return Check("cuda", OK, f"CUDA {cuda.version} ({cuda.nvcc}), used")
+        through = ", links to a newer one" if is_shim(cuda.nvcc) else ""
+        return Check("cuda", OK, f"CUDA {cuda.version} ({cuda.nvcc}{through}), used")
     found = f"not used: {cuda.reason}; everything runs on the CPU"
     if cuda.nvcc:
         found = f"{cuda.nvcc} is {found}"

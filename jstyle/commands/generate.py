@@ -1,41 +1,42 @@
-"""`jstyle generate`: pictures from prompts."""
+"""`jstyle generate`: pictures from prompts, one or many; finished results are skipped."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..sd import hub, image
 from ..sd.files import output_folder
-from ..sd.limits import SEED, SIDE_PX, require_whole
+from ..sd.limits import PER_PICTURE, SEED, SIDE_PX, require_whole
 from ..sd.samplers.options import Sampling
 from . import outputs
-from .inputs import Model, Picture, Started, find_model, start
+from .inputs import Model, Started, find_model, start
+from .jobs import Group, Job, make_groups
 from .referenced import After, Referenced
 
 if TYPE_CHECKING:
     import numpy as np
 
     from ..sd.pipeline import StableDiffusion
-    from ..sd.samplers import Plan
 
 log = logging.getLogger("jstyle")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of `generate`: one picture per prompt; prompt i has the seed seed + i.
+    """What is asked of `generate`: pictures of all prompts; picture i has the seed seed + i.
 
-    out: a PNG's name for one prompt, otherwise a folder with 000_PROMPT.png, 001_PROMPT.png, ...
+    out: a PNG's name for one picture, otherwise a folder with 000_PROMPT.png, 001_PROMPT.png, ...
     height, width: pixels; None: the model's own. after: references and a method that paints after
-    them; None: the prompts alone. loras: FILE or FILE:WEIGHT each. overwrite: also
-    replace files that are no results of ours. Raises ValueError for a number out of bounds.
+    them; None: the prompts alone. loras: FILE or FILE:WEIGHT each. overwrite: also replace files
+    that are no results of ours. listed: a file of further prompts, see prompt_list.py. wildcards: a
+    folder, see wildcards.py. count: pictures of each prompt.
+    Raises ValueError for a number out of bounds.
     """
 
     prompts: Sequence[str]
@@ -50,76 +51,121 @@ class Request:
     loras: Sequence[str] = ()
     device: str = "auto"
     overwrite: bool = False
+    listed: str | None = None
+    wildcards: str | None = None
+    count: int = 1
 
     def __post_init__(self):
         require_whole("seed", self.seed, 0, SEED)
+        require_whole("count", self.count, 1, PER_PICTURE)
         for name in ("height", "width"):
             if getattr(self, name) is not None:
                 require_whole(name, getattr(self, name), 1, SIDE_PX)
 
-    @property
-    def words(self) -> dict[str, Any]:
-        """Options of StableDiffusion.generate, the same for every prompt."""
-        names = ("negative", "height", "width")
-        return arguments(self.how, **{name: getattr(self, name) for name in names})
+
+class Done(NamedTuple):
+    """skipped: how many results were finished before."""
+
+    written: list[Path]
+    skipped: int
 
 
-def generate(asked: Request, bar: Callable, tell: Callable[[str], None] = log.info) -> list[Path]:
-    """Write one picture per prompt, each with its record. `bar(total)` makes a tqdm-like progress
-    bar; tell(line) is given a line about each LoRA, and one about a sampler that was not named.
+def generate(asked: Request, bar: Callable, tell: Callable[[str], None] = log.info) -> Done:
+    """Write all pictures, each with its record. `bar(total)` makes a tqdm-like progress bar;
+    tell(line) is given a line about each LoRA, and one about a sampler that was not named.
 
-    Raises HubError or ValueError for bad input, OSError if it cannot write.
+    Raises HubError or ValueError for bad input, before anything is written, OSError if it cannot
+    write. Pictures finished before an error or Ctrl-C stay.
     """
-    prompts, how, after = asked.prompts, asked.how, asked.after
-    targets = name_pictures(prompts, asked.out)
-    references = [] if after is None else after.pictures()
-    outputs.require_free(targets, asked.overwrite, [picture.path for picture in references])
+    groups = make_groups(asked)
+    paths = [job.path for group in groups for job in group.jobs]
+    inputs = [picture.path for group in groups for picture in group.pictures]
+    outputs.require_free(paths, asked.overwrite, inputs)
     with ExitStack() as stack:
-        stack.enter_context(output_folder(targets[0].parent))
+        stack.enter_context(output_folder(paths[0].parent))
         found = find_model(asked.model, loras=asked.loras)
+        keys = {job.path: group.key(job, asked, found) for group in groups for job in group.jobs}
+        todo = {path for path, key in keys.items() if not outputs.is_finished(path, key)}
+        if not todo:
+            return Done([], len(paths))
         started = stack.enter_context(start(found, asked.device, tell))
-        if after is not None:
-            how = after.sampling(how, tell)
-        plan = started.sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
-        if how.sampler is None:
-            tell_own_sampler(started.sd, tell)
-        asked = replace(asked, how=how)
-        paint, total = _painter(started.sd, asked, references, plan, tell)
-        about = {} if after is None else after.facts(references)
-        named = sampler_named(started.sd, how)
-        with bar(total) as progress:
-            for i, (prompt, path) in enumerate(zip(prompts, targets, strict=True)):
-                before = perf_counter()
-                pixels = paint(i, lambda *_: progress.update())
-                seconds = {"load": started.load_seconds, "generate": perf_counter() - before}
-                config = {"prompt": prompt, "seed": asked.seed + i, **asked.words, **named}
-                record = _record({**config, **about}, found, started, seconds)
-                outputs.write_result(path, pixels, record)
-    return targets
+        tell = _once(tell)
+        due = [group for group in groups if any(job.path in todo for job in group.jobs)]
+        _require_sizes(started.sd, due)
+        painters = [_painter(started.sd, asked.how, group, todo, tell) for group in due]
+        totals = [painter.evaluations for painter in painters]
+        with bar(None if None in totals else sum(filter(None, totals))) as progress:
+            for group in due:
+                painter = painters.pop(0)  # and with it go the features that it holds
+                for i, job in enumerate(group.jobs):
+                    if job.path in todo:
+                        before = perf_counter()
+                        pixels = painter.paint(i, lambda *_: progress.update())
+                        took = {"load": started.load_seconds, "generate": perf_counter() - before}
+                        config = _config(started.sd, painter.how, group, job)
+                        record = _record(config, found, started, took)
+                        outputs.write_result(job.path, pixels, {**record, "key": keys[job.path]})
+    return Done([path for path in paths if path in todo], len(paths) - len(todo))
+
+
+class Painter(NamedTuple):
+    """paint(i, progress) -> the picture of a group's job, uint8 (H, W, 3). evaluations: of all that
+    are due, None where they are not known before."""
+
+    how: Sampling
+    paint: Callable[[int, Callable], np.ndarray]
+    evaluations: int | None
 
 
 def _painter(
-    sd: StableDiffusion,
-    asked: Request,
-    references: Sequence[Picture],
-    plan: Plan,
-    tell: Callable[[str], None],
-) -> tuple[Callable[[int, Callable], np.ndarray], int | None]:
-    """paint(i, progress) -> the picture of prompt i, uint8 (H, W, 3), and the evaluations of all of
-    them, if they are known."""
-    each = plan.evaluations
-    if asked.after is not None:
-        found = Referenced(
-            sd, asked.after, references, asked.how, asked.words, asked.prompts, asked.seed
-        )
+    sd: StableDiffusion, how: Sampling, group: Group, todo: set[Path], tell: Callable
+) -> Painter:
+    if group.after is not None:
+        how = group.after.sampling(how, tell)
+    plan = sd.plan(how.steps, how.sampler, how.sigmas, how.eta)
+    if how.sampler is None:
+        tell_own_sampler(sd, tell)
+    count, each = sum(job.path in todo for job in group.jobs), plan.evaluations
+    if group.after is not None:
+        words = [job.words for job in group.jobs]
+        found = Referenced(sd, group.after, group.pictures, how, words)
         found.settle(plan.timesteps, tell)
-        return found.paint, found.evaluations(each)
+        return Painter(how, found.paint, found.evaluations(each, count))
 
     def paint(i: int, progress: Callable) -> np.ndarray:
-        given = {"seed": asked.seed + i, "progress": progress, **asked.words}
-        return image.to_uint8(sd.generate(asked.prompts[i], **given))[0]
+        options = arguments(how, **group.jobs[i].words, progress=progress)
+        return image.to_uint8(sd.generate(**options))[0]
 
-    return paint, None if each is None else each * len(asked.prompts)
+    return Painter(how, paint, None if each is None else each * count)
+
+
+def _once(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """Tells a line only the first time."""
+    told: set[str] = set()
+
+    def once(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            tell(line)
+
+    return once
+
+
+def _require_sizes(sd: StableDiffusion, groups: Sequence[Group]) -> None:
+    """Raise ValueError for any picture's size before the first one is painted."""
+    for job in (job for group in groups for job in group.jobs):
+        sides = (job.words["height"], job.words["width"])
+        sd.check_size(*(sd.picture_size if side is None else side for side in sides))
+
+
+def _config(sd: StableDiffusion, how: Sampling, group: Group, job: Job) -> dict:
+    """For the record of a picture."""
+    first = {name: job.words[name] for name in ("prompt", "seed")}
+    rest = {name: value for name, value in job.words.items() if name not in first}
+    config = {**first, **arguments(how, **rest), **sampler_named(sd, how)}
+    if group.after is not None:
+        config |= group.after.facts(group.pictures)
+    return config if job.asked is None else {**config, "drawn_from": job.asked}
 
 
 def tell_own_sampler(sd: StableDiffusion, tell: Callable[[str], None]) -> None:
@@ -154,15 +200,3 @@ def _record(config: dict, model: Model, started: Started, seconds: dict[str, flo
         "versions": runtime.versions(),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
     }
-
-
-def name_pictures(prompts: Sequence[str], out: str) -> list[Path]:
-    """One path per prompt. Raises ValueError without prompts or for one name and many prompts."""
-    if not prompts:
-        raise ValueError("give at least one --prompt")
-    if outputs.names_file(out):
-        if len(prompts) > 1:
-            raise ValueError(f"{out}: one file name for {len(prompts)} prompts; give a folder")
-        return [Path(out)]
-    slugs = (re.sub(r"[^a-z0-9]+", "_", prompt.lower()).strip("_")[:60] for prompt in prompts)
-    return [Path(out) / f"{i:03d}_{slug or 'empty'}.png" for i, slug in enumerate(slugs)]

@@ -20,7 +20,7 @@ from ..grids.axes import Axis, parse_axes
 from ..grids.cells import Cell, Grid, Settings, make_cells
 from ..grids.loras import find_loras, saved_counts
 from ..grids.page import as_html
-from ..grids.request import Request, require_apart
+from ..grids.request import Request, require_apart, require_readable
 from ..grids.run import Run, open_run
 from ..grids.sheet import Sheet, scaled, scaled_size
 from ..sd import files, hub, image, targets
@@ -98,7 +98,9 @@ def _settings(request: Request, axes: Sequence[Axis], run: Run | None, model: Mo
         if side % multiple:
             raise ValueError(f"{name} must be a multiple of {multiple}, got {side}")
     prompt = request.prompts[0] if request.prompts else ""
-    return Settings(prompt, request.negative, request.seed, height, width, request.sampling)
+    how = request.sampling if run is None else request.sampling.read_as(run)
+    require_readable(request, axes, how.syntax)
+    return Settings(prompt, request.negative, request.seed, height, width, how)
 
 
 def _largest(found: Grid) -> tuple[int, int]:

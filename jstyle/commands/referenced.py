@@ -73,18 +73,17 @@ class Referenced:
         after: After,
         pictures: Sequence[Picture],
         how: Sampling,
-        words: dict[str, Any],
-        prompts: Sequence[str],
-        seed: int,
+        words: Sequence[dict[str, Any]],
     ):
-        """words: negative, height and width, as generate has them."""
-        self.sd, self.how, self.words, self.pictures = sd, how, words, pictures
-        self.prompts, self.seed = prompts, seed
+        """words: prompt, seed, negative, height and width of each picture, as generate has them;
+        the last three are the same for all."""
+        self.sd, self.how, self.pictures = sd, how, pictures
+        self.prompts, self.seeds = ([one[n] for one in words] for n in ("prompt", "seed"))
         self.painter: Method = find_method(after.method)(sd)
-        same = {"steps": how.steps, "guidance": how.guidance, "negative": words["negative"]}
+        same = {"steps": how.steps, "guidance": how.guidance, "negative": words[0]["negative"]}
         own = {field.name for field in fields(after.cfg)}
         self.cfg = replace(after.cfg, **{n: v for n, v in same.items() if n in own})
-        self.size = tuple(words[n] or sd.picture_size for n in ("height", "width"))
+        self.size = tuple(words[0][n] or sd.picture_size for n in ("height", "width"))
         self.prepared: Any = None
 
     def settle(self, timesteps: Sequence[float], tell: Callable[[str], object]) -> None:
@@ -97,11 +96,11 @@ class Referenced:
         held = {self.painter.reference: len(self.pictures)}
         self.cfg = self.painter.settle(self.cfg, (1, 3, *self.size), held, tell)
 
-    def evaluations(self, each: int | None) -> int | None:
-        """All that are counted, of which a sampler takes `each` for a picture."""
+    def evaluations(self, each: int | None, count: int) -> int | None:
+        """All that are counted for so many pictures, each of which takes a sampler `each`."""
         costs = self.painter.evaluations(self.cfg)
         before = costs[self.painter.reference] * len(self.pictures)
-        return None if each is None else before + each * len(self.prompts)
+        return None if each is None else before + each * count
 
     def paint(self, i: int, progress: Callable[[int, int], object]) -> np.ndarray:
         """The picture of prompt i, uint8 (H, W, 3)."""
@@ -116,7 +115,7 @@ class Referenced:
     def _noise(self, rows: list[int]) -> Noise:
         from ..sd.startup import jt
 
-        seeds = tuple(self.seed + i for i in rows)
+        seeds = tuple(self.seeds[i] for i in rows)
         latents = [self.sd.noise(1, seed, *self.size, self.how.rng) for seed in seeds]
         return Noise(jt.concat(latents), tuple(self.prompts[i] for i in rows), seeds, self.how)
 

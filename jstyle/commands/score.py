@@ -74,16 +74,34 @@ def _contest(request: Request, bar: Callable) -> dict:
         raise ValueError(f"--content and --style go with --protocol {ARTFID}")
     if request.hist_only and (request.metrics is not None or request.protocol != "contest"):
         raise ValueError("--hist-only goes with neither --metrics nor --protocol")
-    settings = run.Settings(
-        metrics=("hist",) if request.hist_only else run.choose(request.metrics, request.protocol),
-        corrected=request.corrected,
-        weights=request.weights_folder,
-        words=Path(request.words) if request.words else None,
-        cache=_cache(request.cache),
-        device=request.device,
-    )
+    metrics = "hist" if request.hist_only else request.metrics
+    how = (request.corrected, request.weights, request.words, request.cache, request.device)
+    settings = settings_of(metrics, *how, protocol=request.protocol)
     styles = None if request.styles is None else request.styles.replace(" ", "").split(",")
     return run.score(read_contest(request.root, styles), request.result, settings, bar)
+
+
+def settings_of(
+    metrics: str | None,
+    corrected: bool,
+    weights_folder: str | None,
+    words: str | None,
+    cache: str | None,
+    device: str,
+    protocol: str = "contest",
+) -> run.Settings:
+    """The settings that options of these names stand for, None for what was not given.
+
+    Raises MetricError.
+    """
+    return run.Settings(
+        metrics=run.choose(metrics, protocol),
+        corrected=corrected,
+        weights=Path(weights_folder) if weights_folder else weights.default_folder(),
+        words=Path(words) if words else None,
+        cache=_cache(cache),
+        device=device,
+    )
 
 
 def _cache(words: str | None) -> Path | None:

@@ -29,6 +29,8 @@ MAY_BE_EMPTY = {
     "class_prompt",
     "sample_prompts",
     "inside",
+    "subject",
+    "blocks",
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..sd.limits import SAMPLING_STEPS, SEED, TRAINING_STEPS, require_whole
+from ..sd.limits import SAMPLING_STEPS, SEED, TEXT_LAYERS, TRAINING_STEPS, require_whole
 from ..sd.samplers.options import Sampling
 
 MOST_VALUES = 100  # of one axis
@@ -110,6 +110,9 @@ KINDS = {
     "guidance": Kind("numbers", _option("guidance", _number("guidance")), float),
     "eta": Kind("numbers from 0 to 1", _option("eta", _number("eta")), float),
     "rescale": Kind("numbers from 0 to 1", _option("rescale", _number("rescale")), float),
+    "clip_skip": Kind(
+        "whole numbers", _option("clip_skip", _whole("clip_skip", 1, TEXT_LAYERS)), int
+    ),
     "seed": Kind("whole numbers", _whole("seed", 0, SEED), int),
     "prompt": Kind("texts", plain_text, bar=True, named=False),
     "negative": Kind(

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import __version__
 from ..commands import outputs
-from ..sd.samplers.options import Sampling
+from ..sd.samplers.options import READING, Sampling
 from .axes import Axis
 from .cells import Grid
 from .sheet import Labels
@@ -37,9 +37,9 @@ def in_all_cells(grid: Grid) -> dict[str, Any]:
     told: dict[str, Any] = {"prompt": settings.prompt, "negative": settings.negative or None}
     told |= {"sampler": how.sampler, "sigmas": how.sigmas}
     told |= {"steps": how.steps, "guidance": f"{how.guidance:g}", "seed": settings.seed}
-    for name in ("eta", "rescale", "rng"):
+    for name in ("eta", "rescale", "rng", *READING):
         value = getattr(how, name)
-        told[name] = None if value == getattr(usual, name) else value
+        told[name] = None if value in (getattr(usual, name), READING.get(name)) else value
     told["size"] = f"{settings.width}x{settings.height}"
     told["model"] = Path(grid.model.source).name
     told["run"] = None if grid.run is None else grid.run.folder.name

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..sd.limits import SEED, require_whole
-from ..sd.samplers.options import Sampling
+from ..sd.prompts import check_prompt
+from ..sd.samplers.options import FIELDS, Sampling
 from .axes import Axis, plain_text
 
 DEFAULT_MODEL = "tiny"
@@ -43,7 +44,8 @@ class Request:
         """Those that may be axes instead."""
         own = {name: getattr(self, name) for name in ("seed", "negative")}
         own |= {"prompt": self.prompts, "size": (self.height, self.width)}
-        return {**self.sampling.told(), **own}
+        how = {name: getattr(self.sampling, name) for name in FIELDS}
+        return {**how, **own}
 
 
 def require_apart(request: Request, axes: Sequence[Axis]) -> None:
@@ -71,6 +73,15 @@ def require_apart(request: Request, axes: Sequence[Axis]) -> None:
     for text in (*request.prompts, request.negative):
         plain_text(text)
     require_whole("seed", request.seed, 0, SEED)
+
+
+def require_readable(request: Request, axes: Sequence[Axis], syntax: str | None) -> None:
+    """Raise PromptError for a prompt of any cell that the syntax does not admit."""
+    known = {axis.name: axis.values for axis in axes}
+    for text in known.get("prompt", request.prompts):
+        check_prompt(text, syntax)
+    for text in known.get("negative", (request.negative,)):
+        check_prompt(text, syntax, negative=True)
 
 
 def _require_one_of_each(request: Request, axes: Sequence[Axis]) -> None:

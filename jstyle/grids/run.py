@@ -1,6 +1,6 @@
 """The saved counts of a training run, as LoRAs. Knows a run's folder, and nothing of the trainer.
 
-RUN/config.json                     "model", "variant", "size_px", "train"
+RUN/config.json                     "model", "variant", "size_px", "train", "clip_skip", ...
 RUN/step-000250/                    a LoRA as diffusers names it
 """
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..sd.reading import read_object
+from ..sd.samplers.options import READING
 from ..sd.steps import step_folders
 
 CONFIG, KIND = "config.json", "lora"
@@ -26,6 +27,8 @@ class Run:
     saved: dict[int, Path]
     prediction: str | None = None
     tokenizer: str | None = None
+    syntax: str = READING["syntax"]
+    clip_skip: int = READING["clip_skip"]
 
     def at(self, step: int) -> Path:
         """Raises ValueError that lists what is saved."""
@@ -47,6 +50,8 @@ def open_run(folder: str | Path) -> Run:
         raise ValueError(f"{path}: no such file, so {folder} is not a run") from None
     kinds = ((model, str), (variant, str | None), (size_px, int | None))
     kinds += ((prediction, str | None), (tokenizer, str | None))
+    syntax, clip_skip = (config.get(name, usual) for name, usual in READING.items())
+    kinds += ((syntax, str), (clip_skip, int))
     if not all(isinstance(value, kind) for value, kind in kinds):
         raise ValueError(f"{path}: not the configuration of a run")
     if config.get("train", KIND) != KIND:
@@ -54,4 +59,5 @@ def open_run(folder: str | Path) -> Run:
     saved = step_folders(folder)
     if not saved:
         raise ValueError(f"{folder}: nothing is saved yet")
-    return Run(folder, model, variant, size_px, saved, prediction, tokenizer)
+    given = (prediction, tokenizer, syntax, clip_skip)
+    return Run(folder, model, variant, size_px, saved, *given)

@@ -19,6 +19,10 @@ METHODS = {  # name -> the module that holds METHOD, its class
     "styleid": "jstyle.methods.styleid",
     "style-aligned": "jstyle.methods.style_aligned",
     "reference-only": "jstyle.methods.reference_only",
+    "masactrl": "jstyle.methods.masactrl",
+    "cross-image": "jstyle.methods.cross_image",
+    "appearance-encoder": "jstyle.methods.appearance_encoder",
+    "plug-and-play": "jstyle.methods.plug_and_play",
 }
 DEFAULT = "styleid"
 

@@ -36,10 +36,10 @@ def invert(
     progress: Progress | None = None,
 ) -> Inversion:
     """Walk pictures (B, 3, H, W) in [-1, 1] to noise, without guidance. `trail` has the latents at
-    the level of each timestep: what a sampling that gives the picture back sees there."""
+    the level of each timestep, CLEAN first: what a sampling that gives the picture back sees."""
     z = sd.encode_image(jt.array(np.asarray(picture, np.float32)))
     context = sd.encode_text([prompt]).repeat(z.shape[0], 1, 1)
-    trail: dict[float, jt.Var] = {}
+    trail: dict[float, jt.Var] = {CLEAN: z}
     for done, (t, z) in enumerate(sd.invert(z, context, steps), 1):  # noqa: B020
         trail[t] = z
         if progress is not None:
@@ -86,11 +86,14 @@ def batch_of(prepared: Any) -> int:
 
 def contexts(sd: StableDiffusion, start: Noise, negative: str) -> tuple[jt.Var, jt.Var | None]:
     """(B or 1, tokens, dim) of the prompts, one row where they are all the same; and (1, tokens,
-    dim) of what guidance leads away from, or None without guidance."""
-    different = list(dict.fromkeys(start.prompts))
+    dim) of what guidance leads away from, or None without guidance.
+
+    Raises PromptError for a prompt that changes with the steps, or has several parts.
+    """
+    different, how = list(dict.fromkeys(start.prompts)), start.how
     words = different if len(different) == 1 else list(start.prompts)
-    without = None if start.how.guidance == 1.0 else sd.encode_text([negative])
-    return sd.encode_text(words), without
+    without = None if how.guidance == 1.0 else sd.encode_captions([negative], how)
+    return sd.encode_captions(words, how), without
 
 
 def paint(
@@ -100,16 +103,24 @@ def paint(
     progress: Progress | None = None,
     beside: Callable | None = None,
     conditions: Sequence[Condition] = (),
+    skipped: int = 0,
 ) -> jt.Var:
     """Latents (B, 4, h, w) at the end of the walk from `start`. words: of `contexts`; beside,
-    conditions: see Denoiser."""
+    conditions: see Denoiser. skipped: the steps before the one at whose level `start` is."""
     how, options = start.how, start.how.walk()
     options |= {"negative_context": words[1], "noise": InjectedNoise(start.seeds, how.rng)}
     total = sd.plan(how.steps, how.sampler, how.sigmas, how.eta).evaluations
+    total = total - skipped if total and skipped else total
     done = count(1)
     if progress is not None:
         options["evaluated"] = lambda: progress(next(done), total)
     walk = sd.sample(
-        start.latent, words[0], how.steps, beside=beside, conditions=conditions, **options
+        start.latent,
+        words[0],
+        how.steps,
+        start=skipped,
+        beside=beside,
+        conditions=conditions,
+        **options,
     )
     return last(walk, start.latent)

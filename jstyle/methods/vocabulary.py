@@ -100,6 +100,14 @@ def require_number(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be a finite number, got {value!r}")
 
 
+def window_of(name: str, value: Any) -> tuple[int, int] | None:
+    """(LO, HI) of the option called `name`, or None. Raises ValueError."""
+    try:
+        return parse_window(value)
+    except ValueError as error:
+        raise ValueError(f"{name}{str(error).removeprefix('window')}") from None
+
+
 def require_text(name: str, value: Any) -> None:
     """Raise ValueError unless value is text."""
     if not isinstance(value, str):

@@ -179,7 +179,7 @@ def check_result(result: str | os.PathLike, contest: Contest) -> list[str]:
     sizes: dict[Path, tuple[int, int]] = {}
     for style in contest.styles:
         problems += _check_style(result / style.name, style, sizes)
-    return problems + _odd_sizes(sizes)
+    return problems + odd_sizes(sizes)
 
 
 def _check_style(folder: Path, style: Style, sizes: dict[Path, tuple[int, int]]) -> list[str]:
@@ -195,7 +195,7 @@ def _check_style(folder: Path, style: Style, sizes: dict[Path, tuple[int, int]])
             near = folded.get(name.casefold())
             hint = f"; {near} differs in upper and lower case" if near else ""
             problems.append(f"{folder / name}: missing{hint}")
-        elif reason := _picture_problem(there[name], sizes):
+        elif reason := picture_problem(there[name], sizes):
             problems.append(f"{there[name]}: {reason}")
     return problems + [
         f"{path}: not a prompt of style {style.name}"
@@ -204,11 +204,19 @@ def _check_style(folder: Path, style: Style, sizes: dict[Path, tuple[int, int]])
     ]
 
 
-def _picture_problem(path: Path, sizes: dict[Path, tuple[int, int]]) -> str | None:
+def picture_problem(
+    path: Path, sizes: dict[Path, tuple[int, int]], most_pixels: int | None = None
+) -> str | None:
+    """What is wrong with one picture, or None, with its (width, height) put into `sizes`.
+
+    most_pixels: a bound for pictures from people who are not trusted.
+    """
     try:
         with own_bound(), open_picture(path) as image:
             if image.format != "PNG":
                 return f"must be PNG, is {image.format}"
+            if most_pixels is not None and image.width * image.height > most_pixels:
+                return f"is {image.width} x {image.height}, at most {most_pixels} pixels are read"
             image.load()
             sizes[path] = image.size
             return None if image.mode == "RGB" else f"must be RGB, is {image.mode}"
@@ -218,8 +226,8 @@ def _picture_problem(path: Path, sizes: dict[Path, tuple[int, int]]) -> str | No
         return f"cannot be read ({reason_of(error)})"
 
 
-def _odd_sizes(sizes: dict[Path, tuple[int, int]]) -> list[str]:
-    """The pictures whose size is not the most frequent one."""
+def odd_sizes(sizes: dict[Path, tuple[int, int]]) -> list[str]:
+    """A line for each of the pictures whose size is not the most frequent one."""
     if len(set(sizes.values())) < 2:
         return []
     (width, height), _ = Counter(sizes.values()).most_common(1)[0]

@@ -6,8 +6,8 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 from ..sd.files import writable_folder
 from ..sd.progress import progress_of
@@ -69,18 +69,47 @@ def score(
     the submission, and what reading damaged weights raises.
     """
     raise_problems(str(result), check_result(result, contest))
-    if settings.cache is not None:
-        writable_folder(settings.cache)
-    ready, missing = prepare(settings)
-    pictures = Pictures(contest, Path(result), FeatureCache(settings.cache))
-    found: dict[str, Scores] = {}
-    networks = any(SCORERS[one.name].needs for one in ready)
-    device = on_device(settings.device) if networks else nullcontext()
-    with device, _progress(bar, ready, pictures) as progress:
-        pictures.done = progress.update
-        for one in ready:
-            found[one.name] = compute(one, settings.corrected, pictures)
-    return report(contest, settings, found, missing)
+    return Judge(contest, settings).score(result, bar)
+
+
+class Judge:
+    """Scores submissions to one contest, which have been checked, one after the other.
+
+    keep: networks stay loaded from one submission to the next; otherwise each is gone when its
+    metric is done. Raises WriteError or TargetError for a cache that cannot be written.
+    """
+
+    def __init__(self, contest: Contest, settings: Settings, keep: bool = False):
+        self.contest, self.settings = contest, settings
+        if settings.cache is not None:
+            writable_folder(settings.cache)
+        self.ready, self.missing = prepare(settings)
+        self._kept: dict[str, Any] | None = {} if keep else None
+
+    @property
+    def needs_device(self) -> bool:
+        return any(SCORERS[one.name].needs for one in self.ready)
+
+    def load(self) -> None:
+        """Load all networks now, if they are kept. Raises what damaged weights raise."""
+        if self._kept is not None:
+            with self._device():
+                for one in self.ready:
+                    make = _maker(one, self.settings.corrected, self._kept)
+                    make()
+
+    def score(self, result: str | os.PathLike, bar: Callable | None = None) -> dict:
+        """The report on a submission, as `score` gives it."""
+        pictures = Pictures(self.contest, Path(result), FeatureCache(self.settings.cache))
+        found: dict[str, Scores] = {}
+        with self._device(), _progress(bar, self.ready, pictures) as progress:
+            pictures.done = progress.update
+            for one in self.ready:
+                found[one.name] = compute(one, self.settings.corrected, pictures, self._kept)
+        return report(self.contest, self.settings, found, self.missing)
+
+    def _device(self) -> AbstractContextManager:
+        return on_device(self.settings.device) if self.needs_device else nullcontext()
 
 
 def prepare(settings: Settings) -> tuple[list[Ready], dict[str, str]]:
@@ -115,13 +144,29 @@ def words_file(settings: Settings) -> Path | None:
     return own if own.is_file() else None
 
 
-def compute(ready: Ready, corrected: bool, pictures: Pictures) -> Scores:
-    """One metric; its network is gone afterwards."""
+def compute(
+    ready: Ready, corrected: bool, pictures: Pictures, kept: dict[str, Any] | None = None
+) -> Scores:
+    """One metric; its network is gone afterwards, or stays in `kept`."""
     scorer = SCORERS[ready.name]
-    make = partial(scorer.make, ready.files, corrected, ready.words)
+    make = _maker(ready, corrected, kept)
     variant = ["corrected"] if corrected and scorer.corrects else []
     metric = Metric(scorer.features or ready.name, make, ready.files, pictures, *variant)
     return scorer.score(metric, pictures)
+
+
+def _maker(ready: Ready, corrected: bool, kept: dict[str, Any] | None) -> Callable[[], Any]:
+    """make() -> the metric with its network; from `kept`, if it was made before."""
+
+    def make() -> Any:
+        if kept is not None and ready.name in kept:
+            return kept[ready.name]
+        made = SCORERS[ready.name].make(ready.files, corrected, ready.words)
+        if kept is not None:
+            kept[ready.name] = made
+        return made
+
+    return make
 
 
 def report(

@@ -8,6 +8,8 @@ Source: Radford et al., arXiv:2103.00020; transformers, models/clip/modeling_cli
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from .config import CLIPTextConfig
@@ -35,14 +37,21 @@ class CLIPTextModel(nn.Module):
         self.config = config
         self.text_model = CLIPTextTransformer(config)
 
-    def execute(self, ids: jt.Var) -> jt.Var:
+    def execute(self, ids: jt.Var, skip: int = 1) -> jt.Var:
         """ids: integers (B, L), NumPy array, nested list or Var, L <= max_position_embeddings.
+        skip: which layer is read, counted from the end: 1 is the last, as the model was trained.
 
         Returns (B, L, hidden_size), after the final layer norm.
-        Raises ValueError for a wrong rank, too many tokens, or (not for a Var, whose values are
-        on the device) an id outside the vocabulary.
+        Raises ValueError for a wrong rank, too many tokens, a layer that there is not, or (not for
+        a Var, whose values are on the device) an id outside the vocabulary.
         """
-        return self.text_model(_checked(ids, self.config))
+        layers = self.config.num_hidden_layers
+        if not 1 <= skip <= layers:
+            raise ValueError(
+                f"clip_skip must be in 1..{layers}, the layers of this model's text encoder, "
+                f"got {skip}"
+            )
+        return self.text_model(_checked(ids, self.config), layers + 1 - skip)
 
 
 def _checked(ids, cfg: CLIPTextConfig):
@@ -68,8 +77,8 @@ class CLIPTextTransformer(nn.Module):
         self.encoder = CLIPEncoder(cfg)
         self.final_layer_norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def execute(self, ids: jt.Var) -> jt.Var:
-        return self.final_layer_norm(self.encoder(self.embeddings(ids)))
+    def execute(self, ids: jt.Var, layers: int) -> jt.Var:
+        return self.final_layer_norm(self.encoder(self.embeddings(ids), layers))
 
 
 class CLIPTextEmbeddings(nn.Module):
@@ -91,8 +100,9 @@ class CLIPEncoder(nn.Module):
     def __init__(self, cfg: CLIPTextConfig):
         self.layers = nn.ModuleList([CLIPEncoderLayer(cfg) for _ in range(cfg.num_hidden_layers)])
 
-    def execute(self, x: jt.Var) -> jt.Var:
-        for layer in self.layers:
+    def execute(self, x: jt.Var, layers: int) -> jt.Var:
+        """layers: how many of them are gone through, from the first on."""
+        for layer in islice(self.layers, layers):
             x = layer(x)
         return x
 

@@ -4,7 +4,7 @@ Facts used here, for Jittor 1.3.11 (its compiler.py, compile_extern.py and misc/
 compiles kernels with nvcc while it runs, for architectures up to sm_90 and without PTX; it looks
 for libraries beside nvcc in ../lib64 and in the system's folders; it stops, or fails at the first
 kernel, where one of HEADERS or LIBRARIES is missing; its convolutions are written for cuDNN 8, and
-CUDA 13 does not compile it.
+CUDA 13 does not compile it. `cuda_shim` makes a toolkit of links that gets around the last two.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ WHOLE_TOOLKIT = (
     "install the whole toolkit of CUDA 12, not only its compiler (any /usr/local/cuda-12* is "
     "found), or run python -m jittor_utils.install_cuda"
 )
+FIX = "`jstyle doctor --fix-cuda` makes a toolkit of links in the cache that Jittor takes"
+SHIM_MARK = "jstyle-toolkit"  # a file in such a folder; holds the real nvcc's path
 GET_CUDNN = "unpack NVIDIA's archive of cuDNN 8 for this CUDA into {root}, or apt install "
 GET_CUDNN += "libcudnn8-dev"
 
@@ -62,6 +64,10 @@ class Toolkit(NamedTuple):
         return self.nvcc.resolve().parent.parent
 
     @property
+    def shim(self) -> bool:
+        return is_shim(str(self.nvcc))
+
+    @property
     def lib(self) -> Path:
         """Where Jittor takes libcudart.so from."""
         debian = self.nvcc == SYSTEM / "bin/nvcc"
@@ -85,23 +91,36 @@ def find_cuda() -> Cuda:
     only the one that nvcc_path names, where the user has set that.
     """
     driver = find_driver()
-    candidates = list(_candidates())
-    if not candidates:
+    paths = list(candidates())
+    if not paths:
         mend = WHOLE_TOOLKIT if driver.devices else ""
         return Cuda("", "", False, "no nvcc was found", mend, driver.devices)
-    found = [_examine(nvcc, driver) for nvcc in candidates]
+    found = [_examine(nvcc, driver) for nvcc in paths]
     return next((cuda for cuda in found if cuda.usable), found[0])
 
 
-def _candidates() -> Iterator[str]:
+def home() -> Path:
+    return Path(os.environ.get("JITTOR_HOME") or Path.home())
+
+
+def shims() -> Path:
+    """Where `cuda_shim` puts what it makes."""
+    return home() / ".cache" / "jstyle" / "toolkits"
+
+
+def is_shim(nvcc: str) -> bool:
+    return (Path(nvcc).resolve().parent.parent / SHIM_MARK).is_file()
+
+
+def candidates() -> Iterator[str]:
     """Paths of nvcc, without repetition."""
     if os.environ.get("nvcc_path"):
         yield os.environ["nvcc_path"]
         return
-    home = os.environ.get("JITTOR_HOME") or str(Path.home())
-    jittors = f"{glob.escape(home)}/.cache/jittor/jtcuda/*/bin/nvcc"
+    jittors = f"{glob.escape(str(home()))}/.cache/jittor/jtcuda/*/bin/nvcc"
     paths = [shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc"]
     paths += sorted(glob.glob(TOOLKITS), reverse=True) + sorted(glob.glob(jittors), reverse=True)
+    paths += sorted(map(str, shims().glob("*/bin/nvcc")))
     seen = set()
     for path in filter(None, paths):
         real = os.path.realpath(path)
@@ -110,25 +129,32 @@ def _candidates() -> Iterator[str]:
             yield path
 
 
-def _examine(nvcc: str, driver: Driver) -> Cuda:
+def version_of(nvcc: str) -> tuple[int, int]:
+    """What nvcc says of itself. Raises ValueError if it does not run or names none."""
     try:
         text = subprocess.run(
             [nvcc, "--version"], capture_output=True, text=True, timeout=20
         ).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Cuda(nvcc, "", False, f"{nvcc} does not run: {error}", "", driver.devices)
+        raise ValueError(f"{nvcc} does not run: {error}") from None
     found = re.search(r"release (\d+)\.(\d+)", text)
-    if not driver.devices:
-        version = ".".join(found.groups()) if found else ""
-        return Cuda(nvcc, version, False, "no CUDA driver with a device")
     if not found:
-        reason = f"{nvcc} --version names no version"
-        return Cuda(nvcc, "", False, reason, WHOLE_TOOLKIT, driver.devices)
-    toolkit = Toolkit(Path(nvcc), (int(found[1]), int(found[2])))
-    problems = list(_problems(toolkit, driver))
+        raise ValueError(f"{nvcc} --version names no version")
+    return int(found[1]), int(found[2])
+
+
+def _examine(nvcc: str, driver: Driver) -> Cuda:
+    try:
+        version = version_of(nvcc)
+    except ValueError as error:
+        return Cuda(nvcc, "", False, str(error), WHOLE_TOOLKIT, driver.devices)
+    name = ".".join(map(str, version))
+    if not driver.devices:
+        return Cuda(nvcc, name, False, "no CUDA driver with a device")
+    problems = list(_problems(Toolkit(Path(nvcc), version), driver))
     reason = "; ".join(what for what, _ in problems)
     mend = "; ".join(dict.fromkeys(mend for _, mend in problems if mend))
-    return Cuda(nvcc, ".".join(found.groups()), not problems, reason, mend, driver.devices)
+    return Cuda(nvcc, name, not problems, reason, mend, driver.devices)
 
 
 def _problems(toolkit: Toolkit, driver: Driver) -> Iterator[tuple[str, str]]:
@@ -137,8 +163,8 @@ def _problems(toolkit: Toolkit, driver: Driver) -> Iterator[tuple[str, str]]:
     if major > NEWEST_CUDA:
         yield (
             f"CUDA {major}.{minor} (Jittor supports up to {NEWEST_CUDA})",
-            f"install CUDA {NEWEST_CUDA} beside it, where /usr/local/cuda-{NEWEST_CUDA}* is "
-            "found, or run python -m jittor_utils.install_cuda",
+            f"{FIX}; or install CUDA {NEWEST_CUDA} beside it, where "
+            f"/usr/local/cuda-{NEWEST_CUDA}* is found, or run python -m jittor_utils.install_cuda",
         )
         return  # of such a toolkit nothing else matters
     if driver.version and driver.version // 1000 < major:
@@ -185,8 +211,7 @@ def _compiler_problems(toolkit: Toolkit) -> Iterator[tuple[str, str]]:
     if limit and have and int(have[0]) > int(limit[1]):
         yield (
             f"{compiler} {have[0]} is newer than this nvcc takes (up to {limit[1]})",
-            f"apt install g++-{limit[1]} and set cc_path=g++-{limit[1]}, or set "
-            "NVCC_APPEND_FLAGS=-allow-unsupported-compiler",
+            f"apt install g++-{limit[1]} and set cc_path=g++-{limit[1]}",
         )
 
 
@@ -208,7 +233,9 @@ def _cudnn_problems(toolkit: Toolkit) -> Iterator[tuple[str, str]]:
     version = header.with_name("cudnn_version.h")
     text = (version if version.is_file() else header).read_text(errors="ignore")
     major = re.search(r"define\s+CUDNN_MAJOR\s+(\d+)", text)
-    if major is None or int(major[1]) != CUDNN:
+    if major is None or (int(major[1]) != CUDNN and not toolkit.shim):
+        if major and int(major[1]) > CUDNN:
+            mend = f"{FIX}; or {mend}"
         found = f"cuDNN {major[1]}" if major else "cuDNN of unknown version"
         yield f"{found} in {header.parent} (Jittor needs cuDNN {CUDNN})", mend
         return

@@ -7,11 +7,13 @@ pictures that are evaluated beside those that are made, and what each row of the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import NamedTuple
 
 from .facts import RESULT, Facts, Row, stated
+from .prompts.conditioning import Conditioning, Told, as_conditioning
+from .prompts.encode import aligned
 from .samplers.options import check_guidance
 from .schedule import x0_and_eps
 from .startup import jt
@@ -30,8 +32,12 @@ class Condition:
     """What pictures are conditioned on besides their text: a map, a picture, a pose.
 
     A condition adds tokens to the contexts, or hooks to the network (residuals, attention, around
-    the whole network where it needs z, t and context), or both.
+    the whole network where it needs z, t and context), or changes the latents, or all of that.
     """
+
+    def latents(self, z: jt.Var, t: float) -> jt.Var:
+        """The latents (B, C, h, w) that an evaluation is made for; the step goes on from these."""
+        return z
 
     def context(self, context: jt.Var, facts: Facts) -> jt.Var:
         """The contexts (rows, tokens, dim) of an evaluation, with tokens added."""
@@ -45,8 +51,10 @@ class Condition:
 class Denoiser:
     """`denoiser(z, t, abar, position)` -> (x0, eps), both of z's shape (B, C, h, w).
 
-    sd: a StableDiffusion. context, negative_context: (B, tokens, dim), or one row for all. Guidance
-    needs a negative context; with guidance 1 or without one, the network runs once per latent.
+    sd: a StableDiffusion. context, negative_context: (B, tokens, dim), or one row for all, or what
+    changes with the steps (prompts/). Guidance needs a negative context; with guidance 1 or
+    without one, the network runs once per latent. Prompts joined by AND are always guided: their
+    directions add up with their weights (arXiv:2206.01714).
     guidance: any finite number. rescale: in [0, 1], how far the deviation of the guided output is
     brought back to that of the conditional one, per picture.
     beside: (t, abar) -> what is evaluated beside the pictures, put before them in the batch.
@@ -56,26 +64,25 @@ class Denoiser:
     def __init__(
         self,
         sd,
-        context: jt.Var,
+        context: jt.Var | Conditioning,
         guidance: float = 1.0,
-        negative_context: jt.Var | None = None,
+        negative_context: jt.Var | Conditioning | None = None,
         rescale: float = 0.0,
         beside: Callable[[float, float], Sequence[Beside]] | None = None,
         conditions: Sequence[Condition] = (),
     ):
         check_guidance(guidance, rescale)
         self.unet, self.kind = sd.unet, sd.schedule.kind
-        self.guided = guidance != 1.0 and negative_context is not None
+        self.text = as_conditioning(context)
+        if self.text.composed and negative_context is None:
+            raise ValueError("prompts with AND or a weight need a negative context")
+        self.guided = self.text.composed or guidance != 1.0 and negative_context is not None
         self.guidance, self.rescale = guidance, rescale
-        self.contexts = [negative_context, context] if self.guided else [context]
+        self.texts = [as_conditioning(negative_context)] if self.guided else []
+        self.texts.append(self.text)
         self.beside = beside or (lambda t, abar: ())
         self.conditions = tuple(conditions)
-        self._kept: dict[tuple, jt.Var] = {}
-
-    @property
-    def evaluations(self) -> int:
-        """How often the network sees a latent for one answer."""
-        return len(self.contexts)
+        self._kept: dict[Hashable, jt.Var] = {}
 
     def __call__(
         self, z: jt.Var, t: float, abar: float, position: int = 0
@@ -84,14 +91,17 @@ class Denoiser:
 
         Nothing is waited for. Gradients are switched off by the caller, around the whole step.
         """
+        for condition in self.conditions:
+            z = condition.latents(z, t)
         return x0_and_eps(self.out(z, t, position, abar), z, abar, self.kind)
 
     def out(self, z: jt.Var, t: float, position: int = 0, abar: float = math.nan) -> jt.Var:
         """The network's own answer for (z, t), guided. abar: for what is beside."""
-        beside = tuple(self.beside(t, abar))
-        inputs = [*(b.z for b in beside), *[z] * len(self.contexts)]
-        facts = Facts(t, position, self._rows(beside, z.shape[0]))
-        context = self._context(beside, z.shape[0])
+        beside, batch = tuple(self.beside(t, abar)), z.shape[0]
+        told = [text.at(position).spread(batch) for text in self.texts]
+        inputs = [*(b.z for b in beside), *(_latents(z, one) for one in told)]
+        facts = Facts(t, position, self._rows(beside, told, batch))
+        context = self._context(beside, told, batch, [text.key(position) for text in self.texts])
         with stated(self.unet, facts), ExitStack() as stack:
             for condition in self.conditions:
                 stack.enter_context(condition.hooks(self.unet))
@@ -99,7 +109,7 @@ class Denoiser:
             out = self.unet(_joined(inputs), t, context)
         if beside:
             out = out[sum(b.z.shape[0] for b in beside) :]
-        return self._guide(*out.chunk(2)) if self.guided else out
+        return self._guide(out[:batch], _composed(out, told[-1], batch)) if self.guided else out
 
     def _guide(self, without: jt.Var, conditional: jt.Var) -> jt.Var:
         out = without + self.guidance * (conditional - without)
@@ -108,18 +118,43 @@ class Denoiser:
         scaled = out * (_deviation(conditional) / _deviation(out))
         return self.rescale * scaled + (1.0 - self.rescale) * out
 
-    def _rows(self, beside: Sequence[Beside], batch: int) -> tuple[Row, ...]:
+    def _rows(self, beside: Sequence[Beside], told: Sequence[Told], batch: int) -> tuple[Row, ...]:
         rows = [Row(i, b.conditional, b.kind) for b in beside for i in range(b.z.shape[0])]
-        for conditional in (False, True) if self.guided else (True,):
-            rows += [Row(i, conditional, RESULT) for i in range(batch)]
+        for conditional, one in zip((False, True)[-len(told) :], told, strict=True):
+            rows += [Row(i, conditional, RESULT) for i in one.pictures or range(batch)]
         return tuple(rows)
 
-    def _context(self, beside: Sequence[Beside], batch: int) -> jt.Var:
-        key = batch, *((b.kind, b.conditional, b.z.shape[0]) for b in beside)
+    def _context(
+        self, beside: Sequence[Beside], told: Sequence[Told], batch: int, keys: Sequence[Hashable]
+    ) -> jt.Var:
+        """keys: which texts these are."""
+        there = tuple((b.kind, b.conditional, b.z.shape[0]) for b in beside)
+        key = (batch, there, *keys)
         if key not in self._kept:
-            before = [_repeated(b.context, b.z.shape[0]) for b in beside]
-            self._kept[key] = _joined([*before, *(_repeated(c, batch) for c in self.contexts)])
+            parts = [_repeated(b.context, b.z.shape[0]) for b in beside]
+            for one in told:
+                parts.append(one.context if one.pictures else _repeated(one.context, batch))
+            self._kept[key] = _joined(aligned(parts))
         return self._kept[key]
+
+
+def _latents(z: jt.Var, told: Told) -> jt.Var:
+    """z (B, C, h, w), a row for each row of the text."""
+    if told.pictures is None or told.pictures == tuple(range(z.shape[0])):
+        return z
+    return jt.concat([z[i : i + 1] for i in told.pictures])
+
+
+def _composed(out: jt.Var, told: Told, batch: int) -> jt.Var:
+    """What the conditional rows say together, in the place of one: rows of out, of which the first
+    `batch` are unconditional -> (B, C, h, w)."""
+    without, rows = out[:batch], out[batch:]
+    if told.pictures is None:
+        return rows
+    parts = [without[i : i + 1] for i in range(batch)]
+    for row, (i, weight) in enumerate(zip(told.pictures, told.weights, strict=True)):
+        parts[i] = parts[i] + weight * (rows[row : row + 1] - without[i : i + 1])
+    return _joined(parts)
 
 
 def _joined(parts: list[jt.Var]) -> jt.Var:

@@ -12,6 +12,7 @@ TOGETHER = 1024  # pictures in one evaluation, forward passes in one step, proce
 PICTURES = 100_000  # that one command makes
 PER_PICTURE = 1000  # crops, seeds or draws of a picture or prompt
 RANK = 4096
+TEXT_LAYERS = 1000  # of a text encoder; the model has its own limit
 SEED = 2**64 - 1  # as PyTorch
 
 

@@ -26,6 +26,9 @@ from .denoiser import Condition, Denoiser
 from .files import atomic_write, write_json
 from .image import require_finite
 from .noise import InjectedNoise, gaussian
+from .prompts import PLAIN, conditioning
+from .prompts.captions import caption_rows, encode_captions
+from .prompts.conditioning import Conditioning
 from .rng import NUMPY
 from .samplers.options import Sampling
 from .samplers.own import Own, own
@@ -176,10 +179,54 @@ class StableDiffusion:
         self.check_size(size_px, size_px)
         return image.load(path, size_px=size_px)
 
-    def encode_text(self, prompts: list[str]) -> jt.Var:
-        """Prompts -> context (B, tokens, D) for the UNet; longer prompts are cut with a warning."""
+    def encode_text(self, prompts: list[str], clip_skip: int = 1) -> jt.Var:
+        """Prompts -> context (B, tokens, D) for the UNet; longer prompts are cut with a warning.
+
+        clip_skip: which layer of the text encoder is read, counted from the end.
+        """
         with jt.no_grad():
-            return self.text_encoder(self.tokenizer(prompts))
+            return self.text_encoder(self.tokenizer(prompts), clip_skip)
+
+    def encode_captions(self, captions: Sequence[str], how: Sampling) -> jt.Var:
+        """What pictures show -> context (captions, tokens, D): the same for all steps.
+
+        how: its syntax and clip_skip count here. Raises PromptError for a text that changes with
+        the steps, or has several parts.
+        """
+        rows = [caption_rows(text, self.tokenizer, how.syntax) for text in captions]
+        with jt.no_grad():
+            return encode_captions(self.text_encoder, rows, how.clip_skip or 1)
+
+    def condition(
+        self,
+        prompts: Sequence[str],
+        negative: str,
+        how: Sampling,
+        plan: samplers.Plan,
+        start: int = 0,
+    ) -> tuple[jt.Var | Conditioning, jt.Var | Conditioning | None]:
+        """context and negative_context for `sample`: of these prompts, and of what guidance leads
+        away from, None where it is off. how: its guidance, syntax and clip_skip count here.
+
+        plan: of the walk, from step `start` on: the steps that brackets count.
+        Raises PromptError for a prompt that cannot be read, ValueError for one that changes with
+        the steps of a sampler that chooses their number.
+        """
+        skip = how.clip_skip or 1
+        if how.syntax in (None, PLAIN):
+            context = self.encode_text(list(prompts), skip)
+            return context, None if how.guidance == 1.0 else self.encode_text([negative], skip)
+        steps = max(1, len(plan.levels.steps) - start)
+        made = conditioning.condition(self, prompts, steps, skip)
+        against = None
+        if how.guidance != 1.0 or made.composed:
+            against = conditioning.condition(self, [negative], steps, skip, negative=True)
+        if plan.evaluations is None and any(c is not None and c.changes for c in (made, against)):
+            raise ValueError(
+                f"sampler {plan.name} chooses its steps itself, so a prompt cannot change with "
+                "them; take another sampler"
+            )
+        return made, against
 
     def encode_image(self, x: jt.Var) -> jt.Var:
         """x (B, 3, H, W) in [-1, 1] -> latents (B, 4, h, w): posterior mean times scaling_factor.
@@ -239,14 +286,14 @@ class StableDiffusion:
     def sample(
         self,
         z: jt.Var,
-        context: jt.Var,
+        context: jt.Var | Conditioning,
         num_steps: int,
         *,
         sampler: str | None = "ddim",
         sigmas: str | None = None,
         eta: float = 0.0,
         guidance: float = 1.0,
-        negative_context: jt.Var | None = None,
+        negative_context: jt.Var | Conditioning | None = None,
         rescale: float = 0.0,
         noise: Callable | None = None,
         start: int = 0,
@@ -293,13 +340,16 @@ class StableDiffusion:
         sigmas: str | None = None,
         eta: float = 0.0,
         rescale: float = 0.0,
+        syntax: str | None = None,
+        clip_skip: int | None = None,
     ) -> jt.Var:
         """Images (B, 3, H, W) in [-1, 1] for one prompt or several; image i has the seed seed + i.
 
         rng: where the noise of a seed comes from, see jstyle/sd/rng. With "torch-cpu" diffusers,
         given a list of CPU generators with these seeds, starts from the same.
         height, width: default to the size the model was trained at. guidance 1 switches guidance
-        (and with it `negative`) off. progress(done, all) counts evaluations of the network, of
+        (and with it `negative`) off, but for prompts with AND. syntax, clip_skip: see `condition`.
+        progress(done, all) counts evaluations of the network, of
         which a step may take several; all is None where the sampler chooses its steps.
         sampler, sigmas, eta: see `plan`. rescale: see Denoiser.
         Raises ValueError for a size, prompt, seed, step count or guidance that cannot be.
@@ -309,13 +359,13 @@ class StableDiffusion:
             raise ValueError(f"prompt must be text or a list of texts, got {prompt!r}")
         if seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
-        how = Sampling(num_steps, guidance, sampler, sigmas, eta, rescale, rng)
+        how = Sampling(num_steps, guidance, sampler, sigmas, eta, rescale, rng, syntax, clip_skip)
         z = self.noise(len(prompts), seed, height, width, rng)
-        context = self.encode_text(prompts)
-        negative_context = None if guidance == 1.0 else self.encode_text([negative])
+        plan = self.plan(num_steps, sampler, sigmas, eta)
+        context, negative_context = self.condition(prompts, negative, how, plan)
         noise = InjectedNoise(range(seed, seed + len(prompts)), rng)
         options = {**how.walk(), "negative_context": negative_context, "noise": noise}
-        done, total = count(1), self.plan(num_steps, sampler, sigmas, eta).evaluations
+        done, total = count(1), plan.evaluations
         if progress is not None:
             options["evaluated"] = lambda: progress(next(done), total)
         return self.decode(sampling.last(self.sample(z, context, num_steps, **options), z))

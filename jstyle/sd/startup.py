@@ -30,6 +30,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import compilers, cuda, ending, toolchain
+from .files import writable_folder
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
@@ -73,17 +74,13 @@ def prepare_environment() -> None:
 
 
 def _require_writable_cache() -> None:
-    folder = cache_root()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if not writable:
+        writable_folder(cache_root())
+    except (OSError, ValueError) as error:
         raise StartupError(
-            f"{folder} cannot be written, and Jittor keeps its compiled kernels there; "
-            "set HOME to a folder that can be written"
-        )
+            f"{error}; Jittor keeps its compiled kernels there; set HOME to a folder that can be "
+            "written"
+        ) from error
 
 
 def _require_compiler() -> None:

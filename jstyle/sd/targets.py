@@ -23,6 +23,7 @@ CHUNK = b"tEXtjstyle\0"  # in the PNG files that this project writes
 GENERATOR = '<meta name="generator" content="jstyle">'  # in its HTML files
 LORA_KEY = "jstyle_lora"  # in the headers of its LoRA files
 MODEL_KEY = "jstyle.model"  # in the metadata of a model in one file
+TABLE = b"content,style,method,"  # how its tables begin
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)  # of every entry in its zip files: the earliest that there is
 JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"jstyle", "command"},  # the record of a picture
@@ -33,6 +34,7 @@ JSON_MARKS = (  # keys, all of which one of its JSON files has
     {"instance_dir", "learning_rate", "save_at"},  # the configuration of a run
     {"root", "config_folder", "values", "fingerprint"},  # of jdreambooth contest run
 )
+TABLES = (b"rank,submission,state,", b"submission,kind,line")  # first lines, of contest grade
 MOST_READ = 1 << 28  # bytes of a file that is looked into
 
 
@@ -138,9 +140,19 @@ def _is_our_zip(path: Path) -> bool:
         )
 
 
+def _is_our_table(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.readline(1 << 12).startswith(TABLES)
+
+
 def _is_our_page(path: Path) -> bool:
     with open(path, "rb") as file:
         return GENERATOR.encode() in file.read(1 << 12)
+
+
+def _is_our_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(len(TABLE) + 1).startswith(TABLE)
 
 
 _CHECKS = {
@@ -150,4 +162,5 @@ _CHECKS = {
     ".safetensors": _is_our_safetensors,
     ".zip": _is_our_zip,
     ".html": _is_our_page,
+    ".csv": _is_our_table,
 }

@@ -78,7 +78,7 @@ class Tokenizer:
             raise TypeError(f"prompts must be a list of str, got {prompts!r}")
         ids = np.full((len(prompts), self.max_length), self.pad_id, np.int64)
         for row, prompt in zip(ids, prompts, strict=True):
-            pieces = self._fit(self._pieces(prompt))
+            pieces = self._fit(self.pieces(prompt))
             row[: len(pieces) + 2] = [self.start_id, *pieces, self.end_id]
         return ids
 
@@ -97,13 +97,18 @@ class Tokenizer:
 
     def tokens(self, prompt: str) -> list[str]:
         """The pieces of a prompt as text, uncut and without start, end and padding."""
-        return self._clip.convert_ids_to_tokens(self._pieces(prompt))
+        return self._clip.convert_ids_to_tokens(self.pieces(prompt))
 
     def vocabulary(self) -> dict[str, int]:
         """Piece -> id. Pieces that end a word end in `</w>`."""
         return self._clip.get_vocab()
 
-    def _pieces(self, prompt: str) -> list[int]:
+    def id_of(self, piece: str) -> int | None:
+        """None where there is no such piece."""
+        return self._clip.backend_tokenizer.token_to_id(piece)
+
+    def pieces(self, prompt: str) -> list[int]:
+        """The ids of a prompt, uncut and without start, end and padding."""
         return self._clip.backend_tokenizer.encode(prompt, add_special_tokens=False).ids
 
     def _fit(self, pieces: list[int]) -> list[int]:

@@ -42,7 +42,7 @@ def test_the_commands_are_listed_and_a_wrong_one_gets_the_nearest_named(contest,
     assert PROGRAM.main(["--help"]) == 0
     assert "contest      every style of a contest" in capsys.readouterr().out
     code, out, _ = contest("--help")
-    assert code == 0 and all(f"\n  {name} " in out for name in ("run", "mini", "check", "status"))
+    assert code == 0 and all(f"\n  {name} " in out for name in ("run", "tune", "mini", "check"))
     code, _, lines = contest("pak")
     assert code == 2 and "no command 'pak'; did you mean pack?" in lines[0]
     code, _, lines = contest("check", "result")
@@ -89,6 +89,28 @@ def test_a_dry_run_tells_what_there_is_to_do_and_writes_nothing(contest, tmp_pat
     assert code == 0 and not lines and not (tmp_path / "out").exists()
     assert "01  train     500 steps          missing" in out and "no estimate" in out
     assert "01  generate  2 pictures         after train" in out and "00  train" not in out
+
+
+def test_a_search_tells_what_it_would_try_and_refuses_what_cannot_be(contest, tmp_path):
+    words = ("tune", "small", "--out", "out", "--dry-run", "--prompts", "2")
+    code, out, lines = contest(*words, "--budget", "7", "--styles", "01")
+    assert code == 0 and not lines and not (tmp_path / "out").exists()
+    assert out.startswith("01: 7 trials\n  trials paint ") and "method: none, styleid" in out
+    (tmp_path / "words.yaml").write_text("Nobody: [x]\n")
+    (tmp_path / "bad.yaml").write_text("defaults: {train: {stepz: 3}}")
+    for more, told in (
+        (("--budget", "soon"), "budget must be trials per style (40), time (90m, 2h), or the work"),
+        (("--by", "eye"), "by must be one of score, full, hist, recognised, got 'eye'"),
+        (("--by", "full"), "by full: dino "),
+        (("--draws", "0"), "draws must be an integer from 1 to"),
+        (("--words", "words.yaml"), "words: no prompt 'Nobody'"),
+        (("--config", "bad.yaml"), "no option 'stepz'; did you mean steps?"),
+        (("--engine", "dask"), "engine must be local or ray, got 'dask'"),
+        (("--candidates", "0"), "candidates must be an integer from 1 to"),
+    ):
+        code, _, lines = contest(*words, *more)
+        assert code == 2 and len(lines) == 1 and told in lines[0], (more, lines)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_style_that_fails_is_named_and_the_others_are_finished(contest, tmp_path, model):

@@ -29,7 +29,8 @@ from safetensors.numpy import save_file
 from jdreambooth.cli import PROGRAM as DREAMBOOTH
 from jdreambooth.cli import main as jdreambooth
 from jdreambooth.config import TrainConfig
-from jdreambooth.contest.config import WIDE, read_config
+from jdreambooth.contest import plans
+from jdreambooth.contest.config import PER_PROMPT, WIDE, read_config
 from jdreambooth.contest.options import SECTIONS, keys_of
 from jdreambooth.contest.run import make_record
 from jstyle.cli import PROGRAM as STYLE
@@ -49,6 +50,7 @@ NOT_VALUES = ("--help", "--verbose")  # a verbose error may take more lines
 END = "broken/unet/diffusion_pytorch_model.safetensors"  # where what is allowed ends
 RIGHT = {  # words with which each command comes as far as its model, in the folder of `place`
     "jstyle stylize": "--content in/hill.png --style in/lake.png --out new/one --model broken",
+    "jstyle compare": "--content in/hill.png --style in/lake.png --out new/one.png --model broken",
     "jstyle reconstruct": "--image in/hill.png --out new/one.png --model broken",
     "jstyle generate": "--prompt fox --out new/one.png --model broken",
     "jstyle grid": "--prompt fox --x steps=1,2 --out new/one.png --model broken",
@@ -66,9 +68,11 @@ RIGHT = {  # words with which each command comes as far as its model, in the fol
     "jdreambooth identifiers": "--count 1",
     "jdreambooth draw": "--out new/drawn --object fox --count 1 --size-px 16",
     "jdreambooth contest run": "contest/root --out new/out --dry-run",
+    "jdreambooth contest tune": "contest/root --out new/out --dry-run",
     "jdreambooth contest mini": "--out new/mini --styles 1 --references 1 --prompts 1 --size-px 16",
     "jdreambooth contest check": "contest/result --root contest/root",
     "jdreambooth contest pack": "contest/result --root contest/root --out new/one.zip",
+    "jdreambooth contest grade": "contest --root contest/root --out new/g.csv --metrics hist",
     "jdreambooth contest status": "contest/out",
     "jdreambooth contest report": "contest/out --page new/page.html",
 }
@@ -78,8 +82,11 @@ INSTEAD = {  # the words around one option, where those of its command would ref
     ("jstyle score", "--protocol"): "contest/result contest/root --weights folder --cache none",
     ("jstyle score", "--metrics"): "contest/result contest/root --weights folder --cache none",
     ("jstyle score", "--words"): "contest/result contest/root --weights folder --cache none",
+    ("jdreambooth contest grade", "--words"): "contest --root contest/root --out new/g.csv "
+    "--weights folder --cache none",
     ("jstyle score", "--cache"): "contest/result contest/root --metrics dino --weights folder",
 }
+OF_CONTESTS = ("jdreambooth contest run", "jdreambooth contest tune")  # --config: contest.yaml
 NOTHING_RUNS = (("jstyle parity", "--record"), ("jstyle parity", "--against"))  # PyTorch, long
 REFUSED = "cannot write here"  # by the system
 
@@ -163,7 +170,7 @@ def config_cases() -> list[Case]:
         for name, command in commands(program):
             for more, parser in parsers(command):
                 options = [o for o, placed in options_of(parser) if not placed]
-                if "--config" in options and name != "jdreambooth contest run":
+                if "--config" in options and name not in OF_CONTESTS:
                     cases += _keys(name, parser, more, options)
     words = (*RIGHT["jdreambooth contest run"].split(), "--config", "config.yaml", "--quiet")
     for above, keys in contest_keys():
@@ -189,7 +196,9 @@ def contest_keys() -> Iterator[tuple[str, list[str]]]:
     """What is around KEY, and what can stand there."""
     yield "{KEY}", [*WIDE, "defaults", "styles", "nonsense"]
     for above in ("defaults: {KEY}", 'styles: {"00": {KEY}}'):
-        yield above, list(SECTIONS)
+        yield above, [*SECTIONS, *PER_PROMPT]
+    yield "defaults: {prompts: {Cat: {KEY}}}", [*plans.KEYS, "nonsense"]
+    yield "defaults: {words: {KEY}}", ["Cat", "nonsense"]
     yield "styles: {KEY}", ["00", "nonsense"]
     for section in SECTIONS:
         yield f"defaults: {{{section}: {{KEY}}}}", keys_of(section)

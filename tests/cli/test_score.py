@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from jstyle.cli import main
+from jstyle.score import weights
 from jstyle.score.histogram import hist_scores
 from jstyle.score.layout import read_contest
 from tests.cli.conftest import environment
@@ -83,18 +85,39 @@ def test_missing_weights_are_told_and_no_total_is_invented(score, place, tmp_pat
     assert report["lpips"] is None and set(report["why"]) == set(report["missing"])
 
 
-def test_where_tells_files_sources_and_what_is_there(score, tmp_path):
-    (tmp_path / "w").mkdir()
-    (tmp_path / "w" / "RN50.pt").write_bytes(b"")
-    code, out, err = score("--where", "--weights", tmp_path / "w", folders=())
-    assert code == 0 and f"clip_iqa: {tmp_path / 'w' / 'RN50.pt'}  [there]" in out
-    assert f"dino: {tmp_path / 'w' / 'dinov2-base'}  [missing]" in out
-    for part in ("huggingface.co/facebook/dinov2-base (Apache-2.0)", "lpips/squeeze.pth", "vgg19"):
-        assert part in out
-    assert "clip_r words: the organiser's 215 words, shipped" in out
+def test_where_is_one_table_of_files_and_says_what_is_there(score, tmp_path):
+    folder = tmp_path / "w"
+    (folder / "lpips").mkdir(parents=True)
+    for name in ("RN50.pt", "squeezenet1_1-b8a52dc0.pth", "lpips/squeeze.pth"):
+        (folder / name).write_bytes(b"not the published file")
+    code, out, err = score("--where", "--weights", folder, folders=())
+    lines = out.splitlines()
+    head = next(i for i, line in enumerate(lines) if line.startswith("metric "))
+    starts = [lines[head].index(name) for name in weights.HEADS]
+    rows = {}
+    for line in lines[head + 1 : lines.index("", head)]:
+        cells = [line[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)]
+        rows[cells[1]] = cells
+    assert code == 0 and len(rows) == len(weights.REGISTRY) and str(folder) in out
+    assert rows["RN50.pt"][0] == "clip_iqa" and rows["RN50.pt"][3:5] == ["-", "there"]
+    assert rows["squeezenet1_1-b8a52dc0.pth"][3:5] == ["b8a52dc0...", "another file"]
+    assert rows["clip-vit-large-patch14/"][2:5] == ["1711", "a2bf730a...", "missing"]
+    assert rows["vgg19-dcbb9e9d.pth"][0] == "artfid cfsd"
+    assert "dinov2-base: from https://huggingface.co/facebook/dinov2-base" in out
+    assert "offline: download each file on another machine and copy it" in out
+    assert "hist needs no file" in lines
     words = tmp_path / "list.txt"
     words.write_text("cat")
     assert f"clip_r words: {words}  [there]" in score("--where", "--words", words, folders=())[1]
+
+
+def test_a_file_with_the_published_hash_is_right(tmp_path):
+    data = b"as published"
+    digest = hashlib.sha256(data).hexdigest()
+    (tmp_path / "a.pth").write_bytes(data)
+    for known, state in ((digest, "right"), (digest[:8], "right"), ("0" * 8, "another file")):
+        one = weights.Weights("a", "a.pth", "https://example.invalid", "MIT", 1, known)
+        assert one.state(tmp_path) == state
 
 
 def test_styles_quirks_and_the_cache_can_be_chosen(score, place, tmp_path):

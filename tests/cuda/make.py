@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cuda import laboratory
@@ -33,10 +35,19 @@ WHEELS = (
     "nvidia-npp-cu11==11.8.0.86",
     "nvidia-cudnn-cu11==8.9.6.50",
 )
+WHEELS_13 = (
+    "nvidia-cuda-runtime==13.0.*",
+    "nvidia-cuda-crt==13.0.*",
+    "nvidia-cuda-cccl==13.0.*",
+    "nvidia-cublas==13.1.*",
+    "nvidia-curand==10.4.*",
+    "nvidia-cufft==12.0.*",
+    "nvidia-cusparse==12.6.*",
+    "nvidia-cudnn-cu13>=9,<10",
+)
 DEVICE = "libemulated.so"
-LIBRARIES = {  # link -> what it stands for
-    name: DEVICE
-    for name in (
+LIBRARIES = (  # links to it
+    (
         *("libcuda.so", "libcuda.so.1", "libcudart.so", "libcublas.so", "libcublasLt.so"),
         *("libcurand.so", "libcufft.so", "libcusparse.so", "libcudnn.so", "libcudnn.so.8"),
         "libcutt.so",
@@ -46,7 +57,7 @@ LIBRARIES = {  # link -> what it stands for
             for version in ("", ".8")
         ),
     )
-}
+)
 NVCC = """#!/bin/sh
 exec {python} {stand_in} "$@"
 """
@@ -86,17 +97,17 @@ def symbols(library: Path, *flags: str) -> set[str]:
     return {row[-1].split("@")[0] for row in rows if len(row) == 3 and row[1] in "TWi"}
 
 
-def fetch_headers(toolkit: Path, given: Path | None) -> set[str]:
+def fetch_headers(toolkit: Path, given: Path | None, wheels: Sequence[str] = WHEELS) -> set[str]:
     """Headers into toolkit/include; returns the names of the functions of the real libraries."""
     names: set[str] = set()
-    for wheel in WHEELS:
+    for wheel in wheels:
         say(f"fetch {wheel}")
         with tempfile.TemporaryDirectory(dir=toolkit.parent) as scratch:
             where = given or Path(scratch)
             if given is None:
                 command = ("-m", "pip", "download", "-q", "--no-cache-dir", "--no-deps")
                 call(sys.executable, *command, "-d", scratch, wheel, what=f"pip download {wheel}")
-            stem = wheel.partition("==")[0].replace("-", "_")
+            stem = re.split("[=<>]", wheel)[0].replace("-", "_")
             files = sorted(where.glob(f"{stem}-*.whl"))
             if not files:
                 raise SetupError(f"no {stem}-*.whl in {where}")
@@ -120,8 +131,8 @@ def take_apart(wheel: Path, toolkit: Path, scratch: Path) -> set[str]:
     return {n for n in names if n.startswith(("cu", "__cuda"))}
 
 
-def build_device(toolkit: Path) -> None:
-    """The one library that stands for all of NVIDIA's."""
+def build_device(toolkit: Path, names: Sequence[str] = LIBRARIES) -> None:
+    """The one library that stands for all of NVIDIA's, and links to it under their names."""
     say("build the device's library")
     include = f"-I{toolkit / 'include'}"
     objects = []
@@ -143,9 +154,9 @@ def build_device(toolkit: Path) -> None:
     target = libraries / DEVICE
     soname = f"-Wl,-soname,{DEVICE}"
     call(*("g++", "-shared", "-o", target, soname, *objects, build / "fallback.o"), what="linking")
-    for name, real in LIBRARIES.items():
+    for name in names:
         (libraries / name).unlink(missing_ok=True)
-        (libraries / name).symlink_to(real)
+        (libraries / name).symlink_to(DEVICE)
 
 
 def write_nvcc(toolkit: Path) -> None:

@@ -20,6 +20,7 @@ VERSION = "Cuda compilation tools, release 11.8, V11.8.89"
 SOURCE = re.compile(r"\.(cc|cu|cpp)$")
 # a kernel with one of these needs threads that wait for each other
 WAITING = re.compile(r"__syncthreads|__syncwarp|__shfl|cub::|shared_reduce|BlockReduce|WarpReduce")
+BEFORE = ("cusparse.h",)  # names a parameter blockDim, which is a macro here
 WITH_VALUE = ("-x", "-Xptxas", "-gencode")
 DROPPED = (
     *("--cudart", "-ccbin", "--use_fast_math", "-arch", "-code", "--expt", "--extended"),
@@ -78,8 +79,10 @@ def rewrite_launches(text: str) -> str:
 
 
 def compile_source(args: Arguments) -> int:
-    waits = WAITING.search(Path(args.source).read_text(errors="replace")) is not None
-    first = ["-x", "c++", f"-I{INCLUDE}", "-include", f"{INCLUDE}/cuemu.h"]
+    text = Path(args.source).read_text(errors="replace")
+    waits = WAITING.search(text) is not None
+    early = [word for name in BEFORE if f"<{name}>" in text for word in ("-include", name)]
+    first = ["-x", "c++", f"-I{INCLUDE}", *early, "-include", f"{INCLUDE}/cuemu.h"]
     flags = [f for f in args.flags if not f.startswith(("-l", "-L", "-shared"))]
     command = ["g++", "-E", *first, *flags, args.source]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -25,6 +25,7 @@ from jstyle.pipeline import JStyleID
 from jstyle.sd import image, runtime
 from jstyle.sd.startup import jt
 from tests import tiny
+from tests.cuda.painting import drawn, header, judges, samplers
 from tests.pictures import picture
 from tests.train.conftest import BASICS
 
@@ -263,16 +264,6 @@ def traps(counts: Counts, folder: Path) -> Arrays:
     return found
 
 
-def drawn(network) -> None:
-    """Weights by name; variances stay positive."""
-    for name, value in network.state_dict().items():
-        values = tiny.values_of(name, value.shape)
-        scale = 1.0 if value.ndim > 1 else 0.1
-        if "running_var" in name or ("bn" in name and name.endswith("weight")):
-            values = 1.0 + 0.1 * np.abs(values)
-        value.assign(jt.array((scale * values).astype("float32")))
-
-
 def flat(values) -> list:
     if isinstance(values, dict):
         values = list(values.values())
@@ -284,7 +275,11 @@ def flat(values) -> list:
 
 
 PROGRAMS: dict[str, Callable[[Counts, Path], Arrays]] = {
-    f.__name__: f for f in (networks, style, training, options, overflow, traffic, traps, score)
+    f.__name__: f
+    for f in (
+        *(networks, style, training, options, overflow, traffic, traps, score),
+        *(samplers, judges, header),
+    )
 }
 
 

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jdreambooth.contest.mini import make_mini
+from jstyle.methods import DEFAULT, METHODS, from_noise
 from tests.cli.conftest import make_pictures
 from tests.cuda import laboratory
 from tests.e2e.test_contest import CONFIG
@@ -69,7 +70,10 @@ def losses(run: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").open()]
 
 
-@pytest.mark.parametrize("words", [("--features", "disk"), ("--batch", "2")])
+OTHERS = [("--method", name) for name in METHODS if name != DEFAULT]
+
+
+@pytest.mark.parametrize("words", [("--features", "disk"), ("--batch", "2"), *OTHERS])
 def test_stylize(tmp_path, photos, words):
     for device in ("cuda", "cpu"):
         common = ("--content", photos, "--style", photos / "hill.png", "--steps", 2)
@@ -82,6 +86,15 @@ def test_generate_with_guidance(tmp_path):
     for device in ("cuda", "cpu"):
         words = ("--steps", 2, "--out", tmp_path / device, "--device", device)
         call("jstyle", "generate", "--prompt", "a fox", "--height", 64, "--width", 64, *words)
+    assert_same_pictures(tmp_path / "cuda", tmp_path / "cpu")
+
+
+@pytest.mark.parametrize("name", from_noise())
+def test_generate_after_a_reference(tmp_path, photos, name):
+    for device in ("cuda", "cpu"):
+        words = ("--steps", 2, "--out", tmp_path / device, "--device", device, "--prompt", "a fox")
+        words += ("--height", 64, "--width", 64, "--method", name)
+        call("jstyle", "generate", *words, "--reference", photos / "hill.png")
     assert_same_pictures(tmp_path / "cuda", tmp_path / "cpu")
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import shlex
 import subprocess
 
+import numpy as np
 import pytest
 
 from tests.cuda import laboratory, make, nvcc
@@ -68,3 +70,62 @@ def test_the_device_s_own_sources_compile_where_cuda_headers_are(tmp_path):
     for source in (make.HERE / "device").glob("*.cpp"):
         command = ["g++", "-std=c++17", "-fsyntax-only", "-w", f"-I{include}", str(source)]
         assert subprocess.run(command).returncode == 0, source
+
+
+KERNELS = make.HERE / "without_toolkit"
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """kernels.cu, compiled by the stand-in; no toolkit and no Jittor are needed for it."""
+    library = tmp_path_factory.mktemp("kernels") / "kernels.so"
+    words = [str(KERNELS / "kernels.cu"), "-o", str(library), "-shared", "-Xcompiler", "-fPIC"]
+    assert nvcc.main([*words, f"-I{KERNELS}", "-std=c++14", "-arch=sm_90", "--use_fast_math"]) == 0
+    return ctypes.CDLL(str(library))
+
+
+def run(function, *arrays, n=None):
+    """Call it with these arrays, and with n at the end."""
+    function(*(a.ctypes.data_as(ctypes.c_void_p) for a in arrays), *([] if n is None else [n]))
+
+
+def test_every_thread_of_every_block_runs_once(kernels):
+    out, before = np.zeros((12, 24), np.int32), (kernels.launched(), kernels.started())
+    run(kernels.run_places, out)
+    np.testing.assert_array_equal(out, 1000 * np.arange(12)[:, None] + np.arange(24))
+    assert (kernels.launched() - before[0], kernels.started() - before[1]) == (1, 288)
+
+
+def test_threads_wait_for_each_other_at_a_barrier(kernels):
+    rows = np.random.default_rng(0).standard_normal((5, 64)).astype(np.float32)
+    out = np.full_like(rows, np.nan)
+    run(kernels.run_reversed, rows, out)
+    np.testing.assert_array_equal(out, rows[:, ::-1])
+
+
+def test_shuffles_stay_within_their_warp(kernels):
+    values = np.random.default_rng(1).integers(-99, 99, 96).astype(np.int32)
+    down, exchanged, first = np.zeros(3, np.int32), *np.zeros((2, 96), np.int32)
+    run(kernels.run_warp_sums, values, down, exchanged, first)
+    warps = values.reshape(3, 32)
+    np.testing.assert_array_equal(down, warps.sum(1))
+    np.testing.assert_array_equal(exchanged, warps.sum(1).repeat(32))
+    np.testing.assert_array_equal(first, warps[:, 0].repeat(32))
+
+
+def test_a_block_is_summed_and_atomics_count(kernels):
+    rng = np.random.default_rng(2)
+    values, total = rng.integers(-9, 9, 1000).astype(np.float32), np.zeros(1, np.float32)
+    run(kernels.run_block_sum, values, total, n=1000)
+    assert total[0] == values.sum()
+    places, bins = rng.integers(0, 7, 500).astype(np.int32), np.zeros(7, np.int32)
+    run(kernels.run_counted, places, bins, n=500)
+    np.testing.assert_array_equal(bins, np.bincount(places, minlength=7))
+
+
+def test_half_precision_is_rounded_after_every_operation(kernels):
+    values = np.random.default_rng(3).standard_normal(64).astype(np.float32)
+    out, half = np.zeros(64, np.float32), values.astype(np.float16)
+    run(kernels.run_in_half, values, out)
+    np.testing.assert_array_equal(out, (half * half + np.float16(1)).astype(np.float32))
+    assert not np.array_equal(out, (half.astype(np.float32) ** 2 + 1).astype(np.float16))

@@ -7,7 +7,10 @@ import json
 import numpy as np
 import pytest
 
+from jdreambooth import generate
 from jdreambooth.contest.config import make_config
+from jdreambooth.contest.findings import collect
+from jdreambooth.contest.folders import read_record
 from jdreambooth.contest.run import make_record, make_tasks, run_contest
 from jstyle.score.pictures import read_rgb
 from jstyle.sd import image
@@ -72,6 +75,32 @@ def test_every_key_of_a_plan_changes_the_picture_of_its_prompt_and_no_other(run)
     assert changed(plain, pixels(run({}))) == []
 
 
+def test_pictures_painted_together_are_those_of_one_by_one_up_to_rounding(run, monkeypatch):
+    own = {"generate": {"together": 2}, "prompts": {"Dog": {"seed": 40}}}
+    alone = pixels(run({**own, "generate": {"together": 1}}))
+    sizes = []
+    make = generate.make_pictures
+
+    def counted(sd, texts, *how):
+        sizes.append(len(texts))
+        return make(sd, texts, *how)
+
+    monkeypatch.setattr(generate, "make_pictures", counted)
+    folder = run(own)
+    assert sizes == [2, 1]  # three prompts
+    together = pixels(folder)
+    for name, picture in alone.items():
+        gaps = np.abs(picture.astype(int) - together[name])
+        assert gaps.max() <= 2 and (gaps > 0).mean() < 0.01, name
+    # a batch of which one picture is there is painted as a whole: the same bytes
+    stage = folder.parent.parent / "styles/01/generate"
+    before = {path.name: path.read_bytes() for path in stage.glob("*.png")}
+    (stage / "Cat.png").unlink()
+    run(own)
+    assert sizes[2:] == [2]
+    assert before == {path.name: path.read_bytes() for path in stage.glob("*.png")}
+
+
 def test_the_nearest_reference_is_the_one_whose_parts_lie_alike(run):
     folder = run({"refine": {"style_image": "nearest"}, "generate": {"init": "start.png"}})
     style = folder.parent.parent / "styles/01"
@@ -103,6 +132,14 @@ def test_of_several_candidates_the_best_by_the_judge_is_taken_and_all_are_kept(r
         assert np.array_equal(kept[0], alone[prompt])  # the first is what there was without
         assert len({picture.tobytes() for picture in kept}) == 3
         assert np.array_equal(chosen[prompt], kept[each.index(best)])
+    (found,) = collect(read_record(folder.parent.parent))  # as the report shows it
+    for picture in found.pictures:
+        told = choice["prompts"][picture.prompt]
+        assert picture.path == style / "choose" / f"{picture.prompt}.png" and picture.last
+        assert picture.before == style / "generate" / told["chosen"] and picture.why == told["why"]
+        shown = {one.path: one.chosen for one in picture.candidates}
+        wanted = {style / "refine" / row["file"]: row["chosen"] for row in told["candidates"]}
+        assert shown == wanted and picture.candidates[0].scores["gain"] > 0
     by_hist = run({**own, "choose": {"by": "hist"}})
     choice = json.loads((style / "choose/choice.json").read_text())
     for prompt, told in choice["prompts"].items():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -42,10 +44,10 @@ def search(place):
     config = make_config(values, "contest.yaml", place)
     (place / "words.yaml").write_text("Cat: [tiger]\n")
 
-    def run(out: str, engine: str = "local", trials: int = 5) -> list[str]:
+    def run(out: str, engine: str = "local", trials: int = 4) -> list[str]:
         lines: list[str] = []
         record = tune.make_record(place / "root", place / out, config)
-        how = (trials, None, JudgeConfig(draws=1), place / "words.yaml", MORE)
+        how = (tune.budget_of(str(trials)), JudgeConfig(draws=1), place / "words.yaml", MORE)
         tasks = tune.make_searches(record, tune.make_search(*how), 2, ["01"], "cpu")
         (done,) = tune.tune(record, tasks, engine, None, lines.append)
         assert done.error is None, done.error
@@ -174,12 +176,26 @@ def test_trainings_are_shared_by_trials(found):
 def test_more_trials_go_on_from_those_that_are_there(place, search, found):
     shutil.copytree(found, place / "more")
     before = {p.name for p in (place / "more/search/styles/01").iterdir()}
-    lines = search("more", trials=6)
+    lines = search("more", trials=5)
     rows = [line for line in lines if " trial " in line and "taken" not in line]
-    assert len(rows) == 6
+    assert len(rows) == 5
     assert rows[0].split(": ")[1] == f"is {told_of(found)['searched']['trials'][0]['value']:.4f}"
     after = {p.name for p in (place / "more/search/styles/01").iterdir()}
     assert before <= after
+
+
+def test_a_worker_of_ray_comes_to_the_same_configuration(place, search, found):
+    if importlib.util.find_spec("ray") is None:
+        reason = "Ray is not installed (pip install '.[ray]')"
+        warnings.warn(f"tune with the engine ray was NOT tested; {reason}", stacklevel=1)
+        pytest.skip(reason)
+    shutil.copytree(found, place / "rayed")
+    for folder in (place / "rayed/search/styles/01").glob("measure-*"):
+        shutil.rmtree(folder)  # what is left to do there
+    search("rayed", engine="ray")
+    wanted = (found / "contest.yaml").read_text()
+    assert (place / "rayed/contest.yaml").read_text() == wanted
+    assert without_times(told_of(place / "rayed")) == without_times(told_of(found))
 
 
 def test_the_judge_measures_the_same_as_when_it_chooses(found):

@@ -11,6 +11,7 @@ from PIL import Image
 from jstyle.score.metrics.clip_r import (
     ORGANISERS_WORDS,
     SHIPPED,
+    TOP,
     ClipRecall,
     label_of,
     read_words,
@@ -132,6 +133,20 @@ def test_hits_are_those_of_softmax_and_top_five(saved, outputs):
     assert found.tolist() == expected
     assert 2 < sum(expected) < 22
     assert recall([found[:5], found[5:]]) == sum(expected) / 24
+
+
+def test_the_shipped_list_gives_the_hits_of_an_independent_network_also_at_the_fifth_place(
+    saved, outputs
+):
+    """Labels are the words that the other implementation has at its fifth and sixth place."""
+    words, images = read_words(SHIPPED), pictures(16, seed=9)
+    order = outputs(images, list(words)).logits_per_image.argsort(1, descending=True)
+    places = [TOP - 1 + i % 2 for i in range(len(images))]
+    labels = [words[order[i, place]] for i, place in enumerate(places)]
+    metric = ClipRecall(saved[1], words)
+    found = metric.hits(metric.features(images), labels)
+    assert found.tolist() == [place < TOP for place in places]
+    assert len(set(labels)) > 4
 
 
 def test_the_label_is_the_file_name_up_to_its_first_dot():

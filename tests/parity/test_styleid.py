@@ -13,6 +13,7 @@ import pytest
 
 from jstyle import JStyleID, StyleConfig
 from jstyle.injection import resolve_sites
+from jstyle.inversion import join, pool
 from jstyle.sd.hooks import around
 from jstyle.sd.startup import jt
 from tests.pictures import picture
@@ -29,17 +30,22 @@ class Pair:
         self.kind, self.ours, self.theirs = kind, JStyleID(make_ours(kind)), make_theirs(kind)
         self.content, self.style = picture(1, *SIZES[kind]), picture(2, *SIZES[kind])
 
+    def ids(self, prompt):
+        found = self.theirs.tokenizer(prompt, padding="max_length", max_length=77)["input_ids"]
+        return np.array([found])
+
     def reference(self, cfg, gamma=None):
         from tests.parity.torch_styleid import TorchStyleID
 
         pipe = self.theirs
-        ids = pipe.tokenizer("", padding="max_length", max_length=77)["input_ids"]
         return TorchStyleID(
             unet=copy.deepcopy(pipe.unet),
             vae=pipe.vae,
             text=pipe.text_encoder,
             scheduler=config(self.kind, "scheduler"),
-            empty_ids=np.array([ids]),
+            empty_ids=self.ids(cfg.invert_prompt),
+            words=(self.ids(cfg.prompt), self.ids(cfg.negative)),
+            guidance=cfg.guidance,
             steps=cfg.steps,
             gamma=cfg.gamma if gamma is None else gamma,
             tau=cfg.tau,
@@ -125,6 +131,8 @@ def test_features_that_are_not_kept_in_memory_agree_too(pair):
         ({"window": "0:200"}, None),
         ({"sites": "decoder:9-11,mid_block.attentions.0.transformer_blocks.0.attn1"}, None),
         ({"init_adain": False}, None),
+        ({"prompt": "a star", "invert_prompt": "a hill"}, None),
+        ({"prompt": "a star", "negative": "dull", "guidance": 3.0, "window": "0:500"}, None),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
@@ -134,3 +142,18 @@ def test_options_mean_the_same_on_both_sides(pair, options, gamma):
     image_ref, trail_ref = pair.reference(cfg, gamma).stylize(pair.content, pair.style)
     assert_close("styleid.latent_10_steps", trail[-1], trail_ref[-1])
     assert_close("styleid.image_10_steps", image, image_ref)
+
+
+@pytest.mark.parametrize("features", ["memory", "recompute"])
+def test_several_styles_are_looked_at_together(pair, features):
+    how = {"prompt": "a star", "negative": "dull", "guidance": 2.0, "features": features}
+    cfg = StyleConfig(steps=5, **how)
+    styles = [pair.style, picture(3, *SIZES[pair.kind])]
+    content = pair.ours.invert(pair.content, cfg, "q")
+    prepared = pool([pair.ours.invert(style, cfg, "kv") for style in styles])
+    image = pair.ours.transfer(content, prepared, cfg).numpy()
+    expected, _ = pair.reference(cfg).stylize(pair.content, styles)
+    assert_close("styleid.image_10_steps", image, expected)
+    both_styles = join([pool([pair.ours.invert(s, cfg, "kv") for s in styles]) for _ in range(2)])
+    both = pair.ours.transfer(content, both_styles, cfg).numpy()
+    assert_close("styleid.image_10_steps", both[1:], expected)

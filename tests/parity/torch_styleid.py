@@ -30,6 +30,8 @@ class TorchStyleID:
     sites: tuple = ()
     window: tuple = (0, 999)
     use_adain: bool = True
+    words: object = None  # (1, 77) ids each of what sampling shows, and leads away from
+    guidance: float = 1.0
     queries: dict = field(default_factory=dict)
     keys: dict = field(default_factory=dict)
     values: dict = field(default_factory=dict)
@@ -46,6 +48,10 @@ class TorchStyleID:
         offset = self.scheduler["steps_offset"]
         self.ascending = [i * self.stride + offset for i in range(self.steps)]
         self.context = self.text(torch.as_tensor(self.empty_ids)).last_hidden_state
+        self.sampled, self.negative = self.context, None
+        if self.words is not None:
+            ids = [torch.as_tensor(one) for one in self.words]
+            self.sampled, self.negative = (self.text(one).last_hidden_state for one in ids)
         self.mode, self.now = None, None
         for site in self.sites:
             self.unet.get_submodule(site).set_processor(_Processor(self, site))
@@ -59,13 +65,22 @@ class TorchStyleID:
     def move(self, z, t, here, there):
         """Evaluate the network on (z, t), read its output at level `here`, go to level `there`."""
         self.now = t
-        out = self.unet(z.float(), t, encoder_hidden_states=self.context).sample.double()
+        out = self.predict(z.float(), t).double()
         a, s = math.sqrt(here), math.sqrt(1 - here)
         if self.scheduler["prediction_type"] == "v_prediction":
             clean, noise = a * z - s * out, a * out + s * z
         else:
             clean, noise = (z - s * out) / a, out
         return math.sqrt(there) * clean + math.sqrt(1 - there) * noise
+
+    def predict(self, z, t):
+        if self.mode != "mix":
+            return self.unet(z, t, encoder_hidden_states=self.context).sample
+        toward = self.unet(z, t, encoder_hidden_states=self.sampled).sample
+        if self.guidance == 1.0:
+            return toward
+        away = self.unet(z, t, encoder_hidden_states=self.negative).sample
+        return away + self.guidance * (toward - away)
 
     def invert(self, image, role):
         """Latents after every inversion step, clean to noisy; features recorded for `role`."""
@@ -80,9 +95,12 @@ class TorchStyleID:
         return trail
 
     def stylize(self, content, style):
-        """(image, latents after every sampling step), NumPy in and out."""
+        """(image, latents after every sampling step), NumPy in and out; of several styles, all
+        tokens are looked at."""
         with torch.no_grad():
-            z_c, z_s = self.invert(content, "content")[-1], self.invert(style, "style")[-1]
+            styles = style if isinstance(style, list) else [style]
+            z_c = self.invert(content, "content")[-1]
+            z_s = torch.cat([self.invert(one, "style")[-1] for one in styles], 3)
             z = statistics_swap(z_c, z_s) if self.use_adain else z_c
             self.mode, trail = "mix", []
             for t in reversed(self.ascending):
@@ -105,7 +123,8 @@ class TorchStyleID:
         if self.mode == "content":
             self.queries[key] = q
         elif self.mode == "style":
-            self.keys[key], self.values[key] = k, v
+            for found, new in ((self.keys, k), (self.values, v)):
+                found[key] = torch.cat([found[key], new], 2) if key in found else new
         elif self.mode == "mix" and lo <= self.now <= hi:
             mix = self.gamma_now() * self.queries[key] + (1 - self.gamma_now()) * q
             return mix, self.keys[key], self.values[key], self.tau

@@ -200,3 +200,41 @@ def test_a_run_is_conditioned_on_the_captions_beside_and_draws_by_the_folders(
         "captions: 2 from folder names, 1 from .txt files"
     )
     assert run.captions["30_sks_fox/a.png"] == "a fox" and len(run.captions) == 3
+
+
+# Captions with weights
+
+
+def test_names_of_files_and_folders_mean_themselves_in_weighted_captions(tmp_path):
+    folder = make_pictures(tmp_path / "10_sks [big] fox", ("fox (1)", "b"))
+    pictures = find_instances(folder)
+    found = find_captions(pictures, "a ({stem}:1.2)", None, syntax="webui").texts
+    assert found == {"b.png": "a (b:1.2)", "fox (1).png": r"a (fox \(1\):1.2)"}
+    found = find_captions(pictures, None, "auto", syntax="webui").texts
+    assert set(found.values()) == {r"sks \[big\] fox"}
+    assert find_captions(pictures, "{stem}", None).texts["fox (1).png"] == "fox (1)"
+
+
+@pytest.mark.parametrize("text", ["a [fox:cat:3]", "a [fox|cat]", "a AND b", "a (fox"])
+def test_a_caption_that_is_none_names_its_picture(folder, text):
+    (folder / "a.txt").write_text("a (fox:1.1)")
+    (folder / "b.txt").write_text(text)
+    pictures = find_instances(folder)
+    assert find_captions(pictures, None, "sidecar").texts["b.png"] == text
+    with pytest.raises(CaptionError, match=r"b\.png: .*(about sampling|never closed)"):
+        find_captions(pictures, None, "sidecar", syntax="webui")
+
+
+@pytest.mark.parametrize("text_encoder", [False, True])
+def test_captions_of_different_lengths_are_trained_together(folder, tmp_path, text_encoder):
+    (folder / "a.txt").write_text("a (fox:1.5) BREAK in snow")
+    (folder / "b.txt").write_text("fox, " * 60)
+    options = {"captions": "sidecar", "syntax": "webui", "size_px": 32, "steps": 1, "batch": 2}
+    options |= {"train_text_encoder": text_encoder, "rank": 1, "device": "cpu"}
+    cfg = TrainConfig(str(folder), str(tmp_path / "run"), **options)
+    run = Run(cfg, None, None, tiny.make_ours("sd2"))
+    assert np.isfinite(run.step(0)["loss"])
+    context = run.trained.context(["a (fox:1.5) BREAK in snow", ("fox, " * 60).strip(), ""])
+    assert context.shape == (3, 2 * 77, 20)
+    plain = run.sd.encode_text([""]).numpy()[0]
+    np.testing.assert_allclose(context.numpy()[2], np.concatenate([plain, plain]), atol=1e-5)

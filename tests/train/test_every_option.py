@@ -67,6 +67,8 @@ CHANGES = {
     "sigmas": ("karras", {**PAINTED, "sampler": "euler-a"}),
     "eta": (0.5, {**PAINTED, "sampler": "ddim"}),
     "rescale": (0.7, {**PAINTED, "class_guidance": 9.0}),
+    "syntax": ("webui", {"instance_prompt": "({stem}:1.5) in red"}),
+    "clip_skip": (2, {}),
     "checkpoint_every": (1, {}),
     "keep_checkpoints": (1, {"checkpoint_every": 1}),
 }

@@ -116,6 +116,7 @@ def test_a_plan_that_cannot_be_is_named_when_the_file_is_read(prompts, told):
         ({"R": {"strength": 0.5}}, {"generate": {}}, "strength does nothing without init"),
         ({}, {"choose": {"draws": 1}}, "choose: there is nothing to choose from"),
         ({}, {"generate": {"candidates": 0}}, "candidates must be an integer from 1"),
+        ({}, {"generate": {"together": 0}}, "together must be an integer from 1 to"),
         ({}, {"generate": {"candidates": 2}, "choose": {"by": "x"}}, "by must be one of score"),
         ({}, {"generate": {"candidates": 2}, "choose": {"ask": "x"}}, "ask must contain"),
     ],

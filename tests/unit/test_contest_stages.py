@@ -66,6 +66,8 @@ CHANGED = {  # another value of every option: the stage must be done again
         "sigmas": "karras",
         "eta": 0.5,
         "rescale": 0.5,
+        "syntax": "webui",
+        "clip_skip": 2,
     },
     "pick": {
         "seeds": 3,
@@ -83,6 +85,8 @@ CHANGED = {  # another value of every option: the stage must be done again
         "sigmas": "karras",
         "eta": 0.5,
         "rescale": 0.5,
+        "syntax": "webui",
+        "clip_skip": 2,
         "prompts": 2,
     },
     "generate": {
@@ -98,6 +102,8 @@ CHANGED = {  # another value of every option: the stage must be done again
         "sigmas": "karras",
         "eta": 0.5,
         "rescale": 0.5,
+        "syntax": "webui",
+        "clip_skip": 2,
     },
     "refine": {
         "steps": 3,
@@ -110,6 +116,10 @@ CHANGED = {  # another value of every option: the stage must be done again
         "feature_dtype": "float16",
         "style_image": "0",
         "preset": "report",
+        "prompt": "a fox",
+        "invert_prompt": "a fox",
+        "negative": "grey",
+        "guidance": 2.0,
     },
     "choose": {"by": "hist", "draws": 2, "seed": 1, "ask": "{prompt}"},
 }
@@ -117,7 +127,7 @@ ELSEWHERE = {  # these have tests of their own, or move nothing
     "train": {"class_dir", "text_learning_rate", "precision", "checkpoint_every"}
     | {"keep_checkpoints", "sample_every", "sample_prompts", "sample_steps", "sample_guidance"},
     "pick": set(),
-    "generate": {"at", "candidates"},
+    "generate": {"at", "candidates", "together"},
     "choose": set(),
     "refine": {"style_seed", "method", "features"},
 }
@@ -201,7 +211,16 @@ def test_another_value_of_an_option_makes_its_stage_due_and_no_earlier_one(conte
         assert changed == order[order.index(first) : last], name
 
 
-PAINTED = ("rng", "seed", "sampler", "sigmas", "eta", "rescale")  # class pictures too
+PAINTED = (
+    "rng",
+    "seed",
+    "sampler",
+    "sigmas",
+    "eta",
+    "rescale",
+    "syntax",
+    "clip_skip",
+)  # class pictures too
 
 
 def test_what_moves_nothing_makes_nothing_due(contest):

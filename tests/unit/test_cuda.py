@@ -136,7 +136,7 @@ def test_jittors_own_toolkit_is_found(nvcc, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "home"))
     own = make_toolkit(tmp_path / "home/.cache/jittor/jtcuda/cuda12.2_cudnn8_linux")
-    assert str(own) in [found for found in cuda._candidates()]
+    assert str(own) in [found for found in cuda.candidates()]
 
 
 def test_without_a_gpu_nothing_is_a_fault(nvcc, monkeypatch):
@@ -182,7 +182,7 @@ def test_a_gpu_that_is_left_alone_is_told_once_in_one_line(tmp_path):
 import os, sys
 from jstyle.sd import cuda
 cuda.find_driver = lambda: cuda.Driver(1, 12040, (90,))
-cuda._candidates = lambda: ["/bin/echo"]
+cuda.candidates = lambda: ["/bin/echo"]
 import jstyle.sd.startup
 print(os.environ["nvcc_path"], os.environ["cache_name"])
 """

@@ -154,6 +154,7 @@ def test_a_key_follows_all_that_the_picture_depends_on_and_nothing_else(schedule
         "guidance": "2",
         "eta": "0.5",
         "rescale": "0.5",
+        "clip_skip": "2",
         "seed": "1",
         "prompt": "a cat",
         "negative": "dark",

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from jdreambooth.contest.comparison import write_comparison
 from jdreambooth.contest.config import read_config
 from jdreambooth.contest.report import write_report
 from jdreambooth.contest.run import make_record
@@ -71,6 +72,14 @@ def test_nothing_of_a_contest_becomes_html(page):
     text = page.read_text("utf-8")
     assert found_in(text) == ([], 1)
     assert "&lt;svg onload=" in text and "$script $title ${styles}" in text
+
+
+def test_nothing_of_a_comparison_becomes_html(page, tmp_path):
+    out = tmp_path / HOSTILE[0]
+    shutil.copytree(page.parent, out / HOSTILE[3].replace("/", ""))
+    text = write_comparison([page.parent, next(out.iterdir())], tmp_path / "c.html").read_text()
+    assert found_in(text) == ([], 1)
+    assert "&lt;svg onload=" in text and "&lt;script&gt;" in text
 
 
 def test_nothing_of_a_parity_report_becomes_html():

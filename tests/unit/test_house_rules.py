@@ -228,8 +228,9 @@ def test_a_method_that_is_named_is_seen(source):
 ARROWS = {
     "jstyle/sd/kernels": {"jstyle/sd"},
     "jstyle/sd/rng": {"jstyle/sd"},
-    "jstyle/sd/samplers": {"jstyle/sd", "jstyle/sd/rng"},
-    "jstyle/sd": {"jstyle/sd/kernels", "jstyle/sd/rng", "jstyle/sd/samplers"},
+    "jstyle/sd/prompts": {"jstyle/sd"},
+    "jstyle/sd/samplers": {"jstyle/sd", "jstyle/sd/rng", "jstyle/sd/prompts"},
+    "jstyle/sd": {f"jstyle/sd/{name}" for name in ("kernels", "rng", "samplers", "prompts")},
     "jstyle/methods": {"jstyle", "jstyle/sd", "jstyle/sd/samplers"},
     "jstyle/score/networks": {"jstyle/score", "jstyle/sd", "jstyle/sd/kernels"},
     "jstyle/score/metrics": {
@@ -240,7 +241,7 @@ ARROWS = {
     },
     "jstyle/score": {"jstyle/score/metrics", "jstyle/score/networks", "jstyle/sd"},
     "jdreambooth/drawings": set(),
-    "jdreambooth/trainables": {"jdreambooth", "jstyle/sd"},
+    "jdreambooth/trainables": {"jdreambooth", "jstyle/sd", "jstyle/sd/prompts"},
 }
 PURE = ["jstyle/sd/schedule.py", *(_relative(p) for p in _sources("jstyle/sd/samplers"))]
 NETWORKS = {f"jstyle.sd.{name}" for name in ("layers", "attention", "unet", "vae", "clip")}

@@ -132,5 +132,7 @@ def test_weights_are_found_or_their_source_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("JSTYLE_WEIGHTS", str(tmp_path))
     assert default_folder() == tmp_path
     told = where({"dino": ("dinov2-base",), "hist": (), "fid": ("inception",)}, tmp_path)
-    assert f"{folder}  [there]" in told and "6726825d.pth  [missing]" in told
-    assert "hist: needs no weights" in told and "torch-fidelity/releases" in told
+    states = {line.split()[1]: line.split()[4] for line in told.splitlines() if "Apache" in line}
+    name = "weights-inception-2015-12-05-6726825d.pth"
+    assert states == {"dinov2-base/": "there", name: "missing"}
+    assert "hist needs no file" in told and "torch-fidelity/releases" in told

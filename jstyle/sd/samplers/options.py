@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
-from ..limits import SAMPLING_STEPS, require_whole
+from ..limits import SAMPLING_STEPS, TEXT_LAYERS, require_whole
+from ..prompts.parse import PLAIN, check_syntax
 from ..rng import NUMPY, check_rng
 from . import SAMPLERS, check_sampler
+
+Same = TypeVar("Same", bound="Sampling")
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,12 @@ class Sampling:
             (off) to 1 (arXiv:2305.08891, section 3.4).
         rng: Whose noise a seed gives: "numpy", or "torch-cpu" or "torch-cuda" for PyTorch's (with
             ":float16" as pipelines in half precision draw it).
+        syntax: How prompts are read. "plain": as they are, cut after 75 tokens. "webui": with the
+            brackets of stable-diffusion-webui, in as many times 75 tokens as they need: (a) [a]
+            (a:1.3) weights, [from:to:WHEN] [a|b] changes with the steps, AND, BREAK; a backslash
+            before a bracket makes it a character. Not given means plain, or a run's own.
+        clip_skip: Which layer of the text encoder is read, counted from the end: 1 is the last; 2
+            is what many models of drawings are used with. Not given means 1, or a run's own.
 
     Raises ValueError naming the option, its value and what is allowed.
     """
@@ -39,17 +50,29 @@ class Sampling:
     eta: float = 0.0
     rescale: float = 0.0
     rng: str = NUMPY
+    syntax: str | None = None
+    clip_skip: int | None = None
 
     def __post_init__(self):
         check_rng(self.rng)
+        if self.syntax is not None:
+            check_syntax(self.syntax)
+        if self.clip_skip is not None:
+            require_whole("clip_skip", self.clip_skip, 1, TEXT_LAYERS)
         require_whole("steps", self.steps, 1, SAMPLING_STEPS)
         check_guidance(self.guidance, self.rescale)
         check_sampler(self.sampler, self.sigmas, self.eta)
         check_steps("steps", self.steps, self.sampler)
 
     def told(self) -> dict:
-        """These options by name, of a subclass too: for records."""
-        return {name: getattr(self, name) for name in FIELDS}
+        """These options by name, of a subclass too: for records. How prompts are read is left out
+        where it is as usual."""
+        return without_usual({name: getattr(self, name) for name in FIELDS})
+
+    def read_as(self: Same, run: Any) -> Same:
+        """The same with the run's syntax and clip_skip where none is given."""
+        given = {name: getattr(run, name) for name in READING if getattr(self, name) is None}
+        return replace(self, **given)
 
     def walk(self) -> dict:
         """The keyword arguments of StableDiffusion.sample that are options here."""
@@ -58,6 +81,17 @@ class Sampling:
 
 
 FIELDS = tuple(field.name for field in fields(Sampling))
+READING = {"syntax": PLAIN, "clip_skip": 1}  # how prompts are read, and what is usual
+
+
+def without_usual(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those of READING that are as usual: records, and what is compared with them,
+    stay what they were before there was a choice."""
+    return {
+        name: value
+        for name, value in options.items()
+        if name not in READING or value not in (None, READING[name])
+    }
 
 
 def check_steps(name: str, steps: int, sampler: str | None) -> None:

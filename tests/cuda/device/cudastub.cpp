@@ -35,7 +35,7 @@ EXPORT const char* device_counts() { static std::string text; std::lock_guard<st
 
 // ---- driver
 EXPORT CUresult cuInit(unsigned) { return CUDA_SUCCESS; }
-EXPORT CUresult cuDriverGetVersion(int* v) { *v = 12020; return CUDA_SUCCESS; }
+EXPORT CUresult cuDriverGetVersion(int* v) { *v = CUDA_VERSION < 13000 ? 12020 : CUDA_VERSION; return CUDA_SUCCESS; }
 EXPORT CUresult cuDeviceGetCount(int* n) { *n = env_int("STUB_DEVICES", 1); return CUDA_SUCCESS; }
 EXPORT CUresult cuDeviceGet(CUdevice* d, int i) { *d = i; return CUDA_SUCCESS; }
 EXPORT CUresult cuDeviceGetAttribute(int* v, CUdevice_attribute a, CUdevice) { *v = a == 75 ? capability() / 10 : a == 76 ? capability() % 10 : 1; return CUDA_SUCCESS; }
@@ -70,14 +70,17 @@ EXPORT cudaError_t cudaSetDevice(int) { return cudaSuccess; }
 EXPORT cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
     memset(p, 0, sizeof *p); strcpy(p->name, "host stub"); p->major = capability() / 10; p->minor = capability() % 10;
     p->totalGlobalMem = (size_t)env_int("STUB_GIB", 8) << 30; p->multiProcessorCount = 4; p->maxThreadsPerBlock = 1024; p->warpSize = 32;
-    p->maxThreadsPerMultiProcessor = 2048; p->sharedMemPerBlock = 49152; p->clockRate = 1000000; p->maxGridSize[0] = 0x7fffffff; p->maxThreadsDim[0] = 1024;
+    p->maxThreadsPerMultiProcessor = 2048; p->sharedMemPerBlock = 49152; p->maxGridSize[0] = 0x7fffffff; p->maxThreadsDim[0] = 1024;
+#if CUDART_VERSION < 13000
+    p->clockRate = 1000000;
+#endif
     return cudaSuccess; }
 EXPORT cudaError_t cudaDeviceGetAttribute(int* v, cudaDeviceAttr a, int) {
     *v = a == cudaDevAttrComputeCapabilityMajor ? capability() / 10 : a == cudaDevAttrComputeCapabilityMinor ? capability() % 10
        : a == cudaDevAttrMultiProcessorCount ? 4 : a == cudaDevAttrMaxThreadsPerBlock ? 1024 : a == cudaDevAttrWarpSize ? 32
        : a == cudaDevAttrMaxSharedMemoryPerBlock ? 49152 : a == cudaDevAttrMaxGridDimX ? 0x7fffffff : 1; return cudaSuccess; }
-EXPORT cudaError_t cudaDriverGetVersion(int* v) { *v = 12020; return cudaSuccess; }
-EXPORT cudaError_t cudaRuntimeGetVersion(int* v) { *v = 11080; return cudaSuccess; }
+EXPORT cudaError_t cudaDriverGetVersion(int* v) { *v = CUDART_VERSION < 13000 ? 12020 : CUDART_VERSION; return cudaSuccess; }
+EXPORT cudaError_t cudaRuntimeGetVersion(int* v) { *v = CUDART_VERSION; return cudaSuccess; }
 EXPORT cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
 EXPORT cudaError_t cudaGetLastError() { return cudaSuccess; }
 EXPORT cudaError_t cudaPeekAtLastError() { return cudaSuccess; }
@@ -174,7 +177,7 @@ static Kind kind_of(cudnnDataType_t t) { return t == CUDNN_DATA_FLOAT ? F32 : t 
 #define OK CUDNN_STATUS_SUCCESS
 EXPORT cudnnStatus_t cudnnCreate(cudnnHandle_t* h) { *h = (cudnnHandle_t)8; return OK; }
 EXPORT const char* cudnnGetErrorString(cudnnStatus_t) { return "stub"; }
-EXPORT size_t cudnnGetVersion() { return 8906; }
+EXPORT size_t cudnnGetVersion() { return CUDNN_VERSION; }
 EXPORT cudnnStatus_t cudnnCreateTensorDescriptor(cudnnTensorDescriptor_t* d) { *d = (cudnnTensorDescriptor_t) new Tensor(); return OK; }
 EXPORT cudnnStatus_t cudnnDestroyTensorDescriptor(cudnnTensorDescriptor_t d) { delete (Tensor*)d; return OK; }
 EXPORT cudnnStatus_t cudnnSetTensorNdDescriptor(cudnnTensorDescriptor_t d, cudnnDataType_t t, int n, const int* dims, const int* strides) { Tensor* x = (Tensor*)d; x->k = kind_of(t); x->n = n; for (int i = 0; i < n && i < 5; i++) { x->d[i] = dims[i]; x->s[i] = strides[i]; } return OK; }

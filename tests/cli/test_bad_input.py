@@ -215,7 +215,7 @@ PLAIN_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh
     [
         ("photos/lake.png", "photos/lake.png: no permission to read it"),
         ("closed", "closed/out: cannot write here (permission denied)"),
-        ("home", "home/.cache/jittor cannot be written, and Jittor keeps its compiled kernels"),
+        ("home", "home/.cache/jittor: cannot write here (permission denied); Jittor keeps its"),
     ],
 )
 def test_a_user_without_the_rights_is_told_which(tmp_path, photos, paintings, closed, told):

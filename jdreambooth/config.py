@@ -22,7 +22,7 @@ from jstyle.sd.prompts.parse import (
 )
 from jstyle.sd.rng import NUMPY, RNGS
 from jstyle.sd.samplers import check_sampler
-from jstyle.sd.samplers.options import FIELDS, without_usual
+from jstyle.sd.samplers.options import FIELDS, check_steps, without_usual
 
 from .recipe import Recipe
 from .trainables import TRAINABLES, WITH_TEXT_ENCODER
@@ -215,6 +215,10 @@ class TrainConfig:
 
     def _check_together(self) -> None:
         check_sampler(self.sampler, self.sigmas, self.eta)
+        if self.sample_every is not None:
+            check_steps("sample_steps", self.sample_steps, self.sampler)
+        if self.prior_weight > 0:
+            check_steps("class_steps", self.class_steps, self.sampler)
         self._check_captions()
         if self.syntax == WEBUI:
             self._check_prompts()

@@ -64,7 +64,5 @@ def _require_free(folder: Path, paths: list[Path], overwrite: bool) -> None:
     """Raise TargetError for what is there and was not drawn by us, as captions.jsonl tells."""
     captions = folder / CAPTIONS
     targets.require_free([captions], overwrite)
-    drawn = set()
-    if os.path.isfile(captions) and targets.is_ours(captions):
-        drawn = {json.loads(line)["file"] for line in captions.read_bytes().splitlines()}
+    drawn = targets.drawn(captions) if os.path.isfile(captions) else set()
     targets.require_free([path for path in paths if path.name not in drawn], overwrite)

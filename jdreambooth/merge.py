@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from jstyle.sd import files, targets
 from jstyle.sd.folders import filled_folder
+from jstyle.sd.written import DTYPES, LORA_FORMATS, MODEL_FORMATS
 
 from . import runs
 from .runs import RunError
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
     from jstyle.sd.lora_files import Factors
 
 MODEL_INDEX = "model_index.json"  # the sign of a whole model
-DTYPES = ("float16", "float32")
-FORMATS = ("kohya", "diffusers")
-MODEL_FORMATS = ("diffusers", "checkpoint")
 
 
 def merge(
@@ -86,7 +84,7 @@ def export(
 
     run, step = _result(run_folder, at)
     _require(dtype, DTYPES, "dtype")
-    _require(format, FORMATS, "format")
+    _require(format, LORA_FORMATS, "format")
     path = _file_target(out, "a LoRA file", overwrite, run.results[step].glob("*.safetensors"))
     with files.output_folder(path.parent), runs.on_device(device):
         sd = StableDiffusion.from_pretrained(run.config.source)
@@ -116,7 +114,7 @@ def import_lora(
     from jstyle.sd.lora_files import read_lora, write_lora
 
     _require(dtype, DTYPES, "dtype")
-    _require(format, FORMATS, "format")
+    _require(format, LORA_FORMATS, "format")
     file = read_lora(source)
     path = _file_target(out, "a LoRA file", overwrite, file.files)
     lines = [_told(part, layers) for part, layers in sorted(file.parts.items(), reverse=True)]
@@ -154,6 +152,6 @@ def _result(run_folder: str | Path, at: int | None) -> tuple[runs.Run, int]:
     return run, step
 
 
-def _require(value: str, allowed: tuple[str, ...], name: str) -> None:
+def _require(value: str, allowed: Iterable[str], name: str) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -10,11 +10,11 @@ from jstyle.console.shared_options import (
     add_overwrite,
     add_tokenizer,
 )
+from jstyle.sd.written import DTYPES, LORA_FORMATS, MODEL_FORMATS
 
 from . import drawings
 from .config import TrainConfig
 from .make_drawings import CAPTIONS
-from .merge import DTYPES, FORMATS, MODEL_FORMATS
 from .recipe import Recipe
 from .verdict import PickConfig
 
@@ -145,7 +145,7 @@ def export() -> Parser:
     _add_result(parser)
     parser.add_argument("--out", type=str, required=True, help="a .safetensors file")
     parser.add_argument(
-        "--format", type=str, default=FORMATS[0], help=f"one of {', '.join(FORMATS)}"
+        "--format", type=str, default="kohya", help=f"one of {', '.join(LORA_FORMATS)}"
     )
     _add_dtype(parser, "float32")
     add_device(parser)
@@ -170,7 +170,7 @@ def import_() -> Parser:
     parser.add_argument("source", type=str, help="a file, or a folder that holds one LoRA")
     parser.add_argument("--out", type=str, required=True, help="a .safetensors file")
     parser.add_argument(
-        "--format", type=str, default="diffusers", help=f"one of {', '.join(FORMATS)}"
+        "--format", type=str, default="diffusers", help=f"one of {', '.join(LORA_FORMATS)}"
     )
     _add_dtype(parser, "float32")
     add_overwrite(parser)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jstyle.sd.files import InputError, MissingFile
+from jstyle.sd.files import InputError, MissingFile, require_folder
 from jstyle.sd.number_types import FLOAT32
 from jstyle.sd.reading import read_object
 from jstyle.sd.steps import step_folders
@@ -62,8 +62,10 @@ class Run:
 def open_run(folder: str | Path) -> Run:
     """Read a run's folder. Raises RunError if it is not one."""
     folder = Path(folder)
-    if not folder.is_dir():
-        raise RunError(f"{folder}: no such folder")
+    try:
+        require_folder(folder)
+    except InputError as error:
+        raise RunError(str(error)) from None
     values, captions = (_read_json(folder / name) for name in (CONFIG, CAPTIONS))
     try:
         config = TrainConfig(**{**values, "out": str(folder), "resume": None})

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jstyle.sd import files, parts, reading, targets
+from jstyle.sd import files, locks, parts, reading, targets
 
 from . import checkpoint
 from .config import TrainConfig
 from .runs import CAPTIONS, CONFIG, METRICS, RunError
-
-log = logging.getLogger("jdreambooth")
 
 CHECKPOINTS, LOCK = "checkpoints", ".jstyle-lock"
 OWN_FILES = (CONFIG, CAPTIONS, METRICS)
@@ -57,36 +52,14 @@ def _has_step(path: Path) -> bool:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock, a hidden file that goes with the run. The lock itself goes with the
-    process, also with a killed one, and is not handed down to its children."""
-    path = folder / LOCK
-    while True:
-        with files.naming(path):
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            _lock(handle, folder)
-            if path.exists() and os.path.samestat(os.fstat(handle), path.stat()):
-                break  # else the one before has just removed it
-        except BaseException:
-            os.close(handle)
-            raise
-        os.close(handle)
+    """Hold the folder's lock, which goes with the run. Raises RunError if another one holds it."""
     try:
-        yield
-    finally:
-        parts.remove(path)
-        os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+        with locks.holding(folder / LOCK, wait=False):
+            yield
+    except locks.Taken:
         raise RunError(
             f"{folder}: another process is training there; wait for it or choose another out"
         ) from None
-    except OSError:  # a file system without locks
-        log.info("%s: cannot be locked; nothing else may train there", folder)
 
 
 def find_state(cfg: TrainConfig, folder: Path, ranks: int = 1) -> checkpoint.State | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from jstyle.sd import files, runtime
+from jstyle.sd import files, fingerprint, runtime
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.startup import jt
 from jstyle.sd.steps import step_name
@@ -119,6 +119,7 @@ class Run:
         self.average = None if cfg.ema_decay is None else Average(named, cfg.ema_decay)
         self.trained.know(self.data.captions())
         self.fingerprint = self.data.fingerprint()
+        self.model = fingerprint.of_model(cfg.source)
         self.start = 0 if state is None else self._restore(state)
         self.ranks.share(self._tensors())
         self._tell_passed()
@@ -283,6 +284,7 @@ class Run:
         every = cfg.checkpoint_every
         if done == cfg.steps or every and done % every == 0:
             facts = {"step": done, "config": cfg.shaping(), "data": self.fingerprint}
+            facts["model"] = self.model
             facts["updates"] = self.optimizer.steps_done
             if self.ranks.count > 1:
                 facts["ranks"] = self.ranks.count
@@ -310,6 +312,10 @@ class Run:
         if state.facts["data"] != self.fingerprint:
             raise checkpoint.CheckpointError(
                 f"{state.folder}: the training pictures or captions are not the same any more"
+            )
+        if state.facts.get("model", self.model) != self.model:  # older states do not know
+            raise checkpoint.CheckpointError(
+                f"{state.folder}: the files of {self.cfg.source} are not the same any more"
             )
         tensors = self._tensors()
         checkpoint.require_fit(state, {n: tuple(var.shape) for n, var in tensors.items()})

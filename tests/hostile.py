@@ -132,6 +132,8 @@ def is_named(error: str, option: str, value: str) -> bool:
         name.replace("-", "_"),
         name.replace("-", " "),
     }
+    if name == "styles":
+        names.add("style ")  # whose name follows
     if not value.strip():  # said by what it is
         return "empty" in error or "blank" in error or any(n in error for n in names)
     first = value.partition(",")[0]  # of a list, each is named

@@ -106,7 +106,8 @@ def _start(devices: list[str], number: int) -> tuple[SpawnProcess, Connection]:
     spawned = multiprocessing.get_context("spawn")  # a fork would share Jittor's threads
     ours, theirs = spawned.Pipe()
     process = spawned.Process(target=_work, args=(theirs, more), daemon=True)
-    process.start()
+    with ending.signals_wait():  # there, too, until it can hear them
+        process.start()
     theirs.close()
     return process, ours
 
@@ -123,16 +124,17 @@ def _sent(pipe: Connection, task: Task | None) -> bool:
 def _work(pipe: Connection, environment: dict[str, str]) -> None:
     """What a process does: tasks in; lines and outcomes out; None ends it."""
     os.environ.update(environment)
-    ending.install("a process of the contest", PATIENCE)
+    ending.install(None, PATIENCE)  # the parent tells
     ending.end_with_parent()  # which must not be written behind the back of, if it is killed
     worker, code = Worker(), 0
     try:
+        ending.let_signals_come()
         while (task := pipe.recv()) is not None:
             pipe.send(run_style(task, worker, pipe.send))
     except (EOFError, ConnectionError):
         code = 1  # the parent is gone
     except ending.Terminated as stop:
-        code = stop.code  # the parent tells
+        code = stop.code
     ending.end(code)
 
 

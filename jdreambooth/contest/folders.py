@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jstyle.sd import files, targets
+from jstyle.sd import files, locks, targets
 from jstyle.sd.reading import read_object
 
 from .config import ContestConfig, make_config
@@ -68,11 +67,12 @@ def read_record(folder: str | Path) -> Record:
     """Raises OutError."""
     path = Path(folder) / RECORD
     try:
+        files.require_folder(folder)
         found = read_object(path)
         config = make_config(found["values"], found["config"], Path(found["config_folder"]))
         return Record(Out(Path(folder)), Path(found["root"]), config, found["fingerprint"])
-    except files.MissingFile:
-        raise OutError(f"{path}: no such file, so {folder} is not of a contest run") from None
+    except files.MissingFile as error:
+        raise OutError(f"{error}, so {folder} is not of a contest run") from None
     except files.InputError as error:
         raise OutError(str(error)) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -94,14 +94,9 @@ def require_ours(out: Out) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Wait until no other process, here or on another machine, works in `folder`.
-
-    The lock, a hidden file beside it, goes with its process, also with a killed one.
-    """
+    """Wait until no other process, here or on another machine, works in `folder`; the lock is a
+    hidden file beside it."""
     files.writable_folder(folder.parent)
-    lock = folder.with_name(f".{folder.name[:LONGEST_LOCKED]}.lock")
-    with files.naming(lock):
-        file = open(lock, "w")
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    name = f".{folder.name[:LONGEST_LOCKED]}.lock"
+    with locks.holding(folder.with_name(name), wait=True):
         yield

@@ -80,7 +80,7 @@ def make_mini(
         ("seed", seed, 0, 2**31),
     ):
         require_whole(name, value, least, limit)
-    if os.path.exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.exists(folder) and any(files.require_folder(folder).iterdir()):
         raise ValueError(f"{folder}: is not empty; choose another folder for the contest")
     drawn = drawings.HELD_OUT_STYLES[:styles]
     with filled_folder(folder, last=CONFIG) as made:

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..sd import hub, image
+from ..sd import fingerprint, hub, image
 from ..sd.config import CLIPTextConfig, ScheduleConfig, UNetConfig, VAEConfig
 from ..sd.number_types import AUTO, FLOAT32, resolved_dtype, stated_dtype
 from ..sd.picture_files import list_images
@@ -29,8 +29,6 @@ CONFIGS: dict[str, Any] = {
     "text_encoder": CLIPTextConfig,
     "scheduler": ScheduleConfig,
 }
-SAMPLE_BYTES = 1 << 16  # read from both ends of a weight file to tell it from another
-SAMPLES = 256  # of that size, of a model in a single file
 
 
 @dataclass(frozen=True)
@@ -134,16 +132,19 @@ def find_model(
     source = hub.as_source(source, variant)
     path = hub.resolve(source)
     if source.is_file:
-        fingerprint, configs = _file_fingerprint(source)
+        from ..sd.single_file import read_checkpoint
+
+        hub.tokenizer_folder(source)
+        configs = read_checkpoint(Path(source.model), source.prediction).configs
     else:
         configs = {
             part: config.from_json(hub.read_config(path, part), hub.config_file(path, part))
             for part, config in CONFIGS.items()
         }
-        fingerprint = _fingerprint(path)
+    mark = fingerprint.of_model(source)
     found = tuple(find_lora(words) for words in loras)
     place, dtype = replace(source, model=str(path)), resolved_dtype(dtype, device)
-    return Model(str(source), place, fingerprint, found, configs, dtype)
+    return Model(str(source), place, mark, found, configs, dtype)
 
 
 def find_lora(words: str) -> LoRA:
@@ -167,42 +168,6 @@ def _sha256_of(files: Sequence[Path]) -> str:
     """Of the file; of several: of their hashes, one after the other."""
     each = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
-
-
-def _fingerprint(folder: Path) -> str:
-    """A hash over names and sizes of the model's files and both ends of their bytes."""
-    digest = hashlib.sha256()
-    files = (p for part in hub.STEMS for p in (folder / part).rglob("*") if p.is_file())
-    for path in sorted(files):
-        size = path.stat().st_size
-        digest.update(f"{path.relative_to(folder).as_posix()}\0{size}\0".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(SAMPLE_BYTES))
-            file.seek(max(size - SAMPLE_BYTES, 0))
-            digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def _file_fingerprint(source: hub.Source) -> tuple[str, dict]:
-    """A hash over samples of a single file, its tokenizer, and what it is said to predict; and the
-    file's configurations.
-
-    Raises what reading the file's names and shapes raises.
-    """
-    from ..sd.single_file import read_checkpoint
-
-    path, tokenizer = Path(source.model), hub.tokenizer_folder(source)
-    configs = read_checkpoint(path, source.prediction).configs
-    digest, size = hashlib.sha256(), path.stat().st_size
-    digest.update(f"{path.suffix}\0{size}\0{source.prediction}\0".encode())
-    with path.open("rb") as file:
-        for i in range(SAMPLES):  # both ends too; what a training changed may lie between them
-            file.seek(max(size - SAMPLE_BYTES, 0) * i // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))
-    for name in hub.TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            digest.update(f"{name}\0".encode() + (tokenizer / name).read_bytes())
-    return digest.hexdigest(), configs
 
 
 @dataclass(frozen=True)
@@ -242,9 +207,7 @@ def _apply(loras: tuple[LoRA, ...], sd, tell: Callable[[str], None]) -> None:
 
     for lora in loras:
         report = load_lora(sd, lora.file, lora.weight)
-        counts = f"{report.applied} of {report.total} keys applied"
-        tell(f"lora {lora.file.path}: {counts}, weight {lora.weight:g}")
-        for note in report.notes:
-            tell(f"lora {lora.file.path}: {note}")
+        for line in report.told(lora.file.path, lora.weight):
+            tell(line)
     for part in PARTS:
         merge_lora(getattr(sd, part))

@@ -120,7 +120,7 @@ class Parser(ArgumentParser):
             raise UsageError("a value is nested too deeply") from None
         except (ArgumentError, TypeError, ValueError) as error:  # TypeError: YAML of an odd shape
             raise UsageError(self._placed(one_line(plain(str(error))), words)) from None
-        _require_texts(args)
+        _require_texts(args, {a.dest for a in self._actions if not a.option_strings})
         if getattr(args, "device", DEVICES[0]) not in DEVICES:
             raise UsageError(f"device must be one of {', '.join(DEVICES)}, got {args.device!r}")
         return args
@@ -140,11 +140,12 @@ class Parser(ArgumentParser):
         return f"{self.config_file}: {message}" if from_file else message
 
 
-def _require_texts(args: Namespace) -> None:
+def _require_texts(args: Namespace, arguments: set[str]) -> None:
     """Raise UsageError for an option whose text is empty, though that means something else where a
-    path is asked for, or which no file could hold."""
+    path is asked for, or which no file could hold. arguments: those that are known by their place.
+    """
     for name, text in _texts(args):
-        option = dashed(f"--{name}")
+        option = name if name in arguments else dashed(f"--{name}")
         if not text.strip() and name not in MAY_BE_EMPTY:
             raise UsageError(f"{option} must not be {'blank' if text else 'empty'}")
         try:

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
 
-from ..sd import ending
+from ..sd import ending, toolchain
 from ..sd.ending import Terminated
+from ..sd.places import WRONG_PATHS
 from ..sd.printable import error_line, visible
-from ..sd.targets import WRONG_PATHS
 from .parser import Parser, UsageError
 from .words import one_line
 
@@ -28,6 +28,8 @@ log = logging.getLogger("jstyle")
 
 # What Jittor says where it is given no memory for a thread or a value
 NO_MEMORY = ("std::bad_alloc", "Cannot allocate memory", "Resource temporarily unavailable")
+# and where a compiler below it fails; what that had to say, it has said on stderr
+NOT_COMPILED = ("Error happend during compilation", "Run cmd failed")
 
 
 class Command(NamedTuple):
@@ -120,6 +122,8 @@ class Program:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         if isinstance(error, MemoryError) or any(sign in str(text) for sign in NO_MEMORY):
             return f"out of memory; {self.short_of_memory}"
+        if any(sign in str(text) for sign in NOT_COMPILED):
+            return f"a kernel of Jittor could not be compiled: {toolchain.why_not_compiled()}"
         return one_line(str(text)) or type(error).__name__
 
 

@@ -67,9 +67,8 @@ def _try_on(sd, loras: Sequence[tuple[LoRA, ...]], tell: Callable[[str], None]) 
         report = load_lora(sd, one.file, one.weight)
         for part, added in report.loras.items():
             remove_lora(getattr(sd, part), added)
-        tell(f"lora {one.file.path}: {report.applied} of {report.total} keys applied")
-        for note in report.notes:
-            tell(f"lora {one.file.path}: {note}")
+        for line in report.told(one.file.path):
+            tell(line)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..sd.files import InputError
+from ..sd.files import InputError, require_folder
 from ..sd.picture_files import DECODE_ERRORS, ImageError, list_images, open_picture, own_bound
 from ..sd.printable import reason_of
 from ..sd.reading import read_json
@@ -50,11 +50,20 @@ class Contest:
         return sum(len(style.prompts) for style in self.styles)
 
 
+def _no_folder(path: Path) -> str | None:
+    """What stands there instead, in one line; None for a folder."""
+    try:
+        require_folder(path)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 def read_contest(root: str | os.PathLike, styles: Sequence[str] | None = None) -> Contest:
     """The styles of ROOT, or those named. Raises ContestError with every problem of the root."""
     root = Path(root)
-    if not root.is_dir():
-        raise ContestError(f"{root}: {'not a folder' if root.exists() else 'no such folder'}")
+    if fault := _no_folder(root):
+        raise ContestError(fault)
     names = sorted(p.name for p in root.iterdir() if p.is_dir() and not _is_clutter(p.name))
     if not names:
         raise ContestError(f"{root}: no style folders here (expected 00, 01, ...)")
@@ -159,8 +168,8 @@ def check_result(result: str | os.PathLike, contest: Contest) -> list[str]:
     Every prompt of every style once, nothing else, PNG files that decode, RGB, one common size.
     """
     result = Path(result)
-    if not result.is_dir():
-        return [f"{result}: {'not a folder' if result.exists() else 'no such folder'}"]
+    if fault := _no_folder(result):
+        return [fault]
     names = {style.name for style in contest.styles}
     problems = [
         f"{path}: not part of the contest"
@@ -175,8 +184,8 @@ def check_result(result: str | os.PathLike, contest: Contest) -> list[str]:
 
 def _check_style(folder: Path, style: Style, sizes: dict[Path, tuple[int, int]]) -> list[str]:
     """The problems of one style; fills in (width, height) of its readable pictures."""
-    if not folder.is_dir():
-        return [f"{folder}: {'not a folder' if folder.exists() else 'no such folder'}"]
+    if fault := _no_folder(folder):
+        return [fault]
     there = {path.name: path for path in sorted(folder.iterdir())}
     wanted = {f"{prompt}.png": prompt for prompt in style.prompts}
     folded = {name.casefold(): name for name in there if name not in wanted}

@@ -37,7 +37,8 @@ _installed_in: int | None = None  # process number
 _unfinished: set[Path] = set()
 _bar_drawn = False
 _watchdog = None  # the module, once it watches
-_name = "the command"
+_name: str | None = "the command"
+_told = False
 
 
 class Terminated(BaseException):
@@ -74,7 +75,6 @@ def run_program(name: str, module: str, function: str = "main") -> NoReturn:
     try:
         end(_code_of(name, module, function))
     except Terminated as stop:  # it came while something else was being handled
-        tell(f"{name}: error: {stop}")
         end(stop.code)
 
 
@@ -83,7 +83,7 @@ def _code_of(name: str, module: str, function: str) -> int:
         code = getattr(importlib.import_module(module), function)()
     except (Terminated, KeyboardInterrupt) as stop:
         number = getattr(stop, "number", signal.SIGINT)
-        tell(f"{name}: error: {words(number)}")
+        _tell_of(number)
         code = 128 + number
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
@@ -93,15 +93,16 @@ def _code_of(name: str, module: str, function: str) -> int:
         code = 1
         if asked() is None:
             traceback.print_exc()
-        else:
-            tell(f"{name}: error: {words(_asked)}")
     if code == 0 and _asked is None and "OMPI_COMM_WORLD_SIZE" in os.environ:
         sys.exit(0)  # MPI's orderly end, in which all of its processes take part
     return code
 
 
-def install(name: str, patience: float = PATIENCE) -> None:
-    """Take the signals over in this process. A signal that is ignored (nohup) stays ignored."""
+def install(name: str | None, patience: float = PATIENCE) -> None:
+    """Take the signals over in this process. A signal that is ignored (nohup) stays ignored.
+
+    name: of the command, in its last line. None for a process whose parent tells that it ended.
+    """
     global _installed_in, _patience, _name
     _patience, _name, _installed_in = patience, name, os.getpid()
     _prctl(PR_SET_CHILD_SUBREAPER, 1)  # compilers whose parent dies become ours, to be ended
@@ -116,6 +117,23 @@ def take_signals() -> None:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, _on_signal)
+        if _watchdog is not None:
+            _watchdog.listen()
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """They come when the block, which must be short, is through. Processes that are started in it
+    begin that way, until `let_signals_come`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def let_signals_come() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
 def end_with_parent() -> None:
@@ -130,9 +148,10 @@ def watch() -> None:
         return
     from . import watchdog
 
-    texts = {int(number): f"{_name}: error: {words(number)}\n" for number in SIGNALS}
+    texts = {int(number): _last_line(number) for number in SIGNALS}
     if watchdog.start(_patience + 2 * GRACE, texts):
         _watchdog = watchdog
+        watchdog.listen()
         watchdog.set_bar(_bar_drawn)
         for path in _unfinished:
             watchdog.add(path)
@@ -146,7 +165,7 @@ def tell_crash() -> None:
     told = "Jittor crashed (segmentation fault); finished results stay, run the command again"
     if limit != resource.RLIM_INFINITY:
         told = f"out of memory; this process may take {limit >> 20} MiB (ulimit -v)"
-    _watchdog.tell_crash(f"{_name}: error: {told}\n")
+    _watchdog.tell_crash(f"{_name or 'a process of the command'}: error: {told}\n")
 
 
 def _on_signal(number, frame) -> None:
@@ -160,7 +179,6 @@ def _on_signal(number, frame) -> None:
 
 def _out_of_patience(number, frame) -> None:
     if _asked is not None:
-        tell(f"{_name}: error: {words(_asked)}")
         end(128 + _asked)
 
 
@@ -203,8 +221,19 @@ def finished(path: Path) -> None:
         _watchdog.remove(path.absolute())
 
 
+def _last_line(number: int) -> str:
+    return "" if _name is None else f"{_name}: error: {words(number)}"
+
+
+def _tell_of(number: int) -> None:
+    if not _told and _name is not None:
+        tell(_last_line(number))
+
+
 def tell(line: str) -> None:
     """The process's last line on stderr; those after it are dropped."""
+    global _told
+    _told = True
     if _watchdog is None or _watchdog.speak_first():
         with suppress(OSError, ValueError):
             if _watchdog is None or _asked is None or sys.stderr.fileno() != 2:
@@ -224,9 +253,12 @@ def set_bar(drawn: bool) -> None:
 
 
 def end(code: int) -> NoReturn:
-    """Leave this process at once: nothing unfinished, no descendant and no waiting stays behind."""
+    """Leave this process at once: nothing unfinished, no descendant and no waiting stays behind.
+
+    If a signal has asked for it, also now, the exit code and the last line are the signal's.
+    """
     global _held
-    _held += 1  # a signal that comes now changes the exit code and nothing else
+    _held += 1  # a signal that comes now tears nothing apart
     with suppress(ValueError):
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # Jittor's ends the process
     for path in tuple(_unfinished):
@@ -237,7 +269,11 @@ def end(code: int) -> NoReturn:
         _watchdog.hush()  # threads that cannot start another compiler would tell of that
         _watchdog.start_no_more()
     end_descendants()
-    os._exit(code if _asked is None else 128 + _asked)
+    number = _asked
+    if number is not None:
+        _tell_of(number)
+        code = 128 + number
+    os._exit(code)
 
 
 def _flush(code: int) -> int:

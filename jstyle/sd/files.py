@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from . import parts, targets
+from . import parts, places
 
 WORDS = {
     errno.ENOSPC: "disk full (No space left on device)",
@@ -67,7 +67,7 @@ def require_file(path: str | os.PathLike) -> Path:
     """
     mode = _mode(path)
     if not stat.S_ISREG(mode):
-        kind = targets.KINDS.get(stat.S_IFMT(mode), "something else")
+        kind = places.KINDS.get(stat.S_IFMT(mode), "something else")
         raise InputError(f"{path}: {kind}, not a file")
     return Path(path)
 
@@ -76,7 +76,7 @@ def require_folder(path: str | os.PathLike) -> Path:
     """The path of a folder that is there. Raises InputError or MissingFile like require_file."""
     mode = _mode(path, "folder")
     if not stat.S_ISDIR(mode):
-        kind = targets.KINDS.get(stat.S_IFMT(mode), "a file")
+        kind = places.KINDS.get(stat.S_IFMT(mode), "a file")
         raise InputError(f"{path}: {kind}, not a folder")
     return Path(path)
 
@@ -118,13 +118,13 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     cannot be written or is full.
     """
     path = Path(path)
-    if targets.is_stream(path):
+    if places.is_stream(path):
         with tempfile.TemporaryDirectory(prefix="jstyle-") as folder:
             part = Path(folder) / f"part{path.suffix}"
             yield part
             _send(part, path)
         return
-    place = targets.file_place(path)
+    place = places.file_place(path)
     with naming(path), parts.unfinished(place) as part:
         yield part
         with open(part, "rb") as file:
@@ -134,7 +134,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 def _send(part: Path, path: Path) -> None:
     """Write the file into a device or an open descriptor."""
-    number = targets.descriptor(path)
+    number = places.descriptor(path)
     sys.stdout.flush()
     with naming(path):
         with open(path if number is None else os.dup(number), "wb") as stream:
@@ -173,10 +173,10 @@ def writable_folder(path: str | os.PathLike) -> Path:
         with parts.unfinished(folder / "probe") as probe:
             probe.write_bytes(b"1")
     except (FileExistsError, NotADirectoryError):
-        raise targets.TargetError(f"{folder}: not a folder, and one is needed here") from None
+        raise places.TargetError(places.wrong_path(folder, errno.ENOTDIR)) from None
     except OSError as error:
-        if error.errno in targets.WRONG_PATHS:
-            raise targets.TargetError(f"{folder}: {targets.WRONG_PATHS[error.errno]}") from None
+        if error.errno in places.WRONG_PATHS:
+            raise places.TargetError(places.wrong_path(folder, error.errno)) from None
         raise WriteError(f"{folder}: cannot write here ({_reason(error).lower()})") from None
     return folder
 

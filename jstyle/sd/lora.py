@@ -250,6 +250,12 @@ class LoRAReport(NamedTuple):
     loras: dict[str, LoRASet]
     notes: tuple[str, ...] = ()
 
+    def told(self, path: Path, weight: float | None = None) -> list[str]:
+        """The lines for a user; weight: where it is to be said."""
+        more = "" if weight is None else f", weight {weight:g}"
+        counts = f"{self.applied} of {self.total} keys applied{more}"
+        return [f"lora {path}: {line}" for line in (counts, *self.notes)]
+
 
 def load_lora(
     sd: StableDiffusion, source: Path | str | LoRAFile, weight: float = 1.0

@@ -25,10 +25,10 @@ from .lora_names import place
 from .lora_source import CONFIG, FILE_NAME, Source, option, read_source, require_plain
 from .reading import parse_json
 from .weights import StoredTensor, WeightsError, write_safetensors
+from .written import LORA_FORMATS
 
 __all__ = ["FILE_NAME", "Factors", "LoRAFile", "listing", "read_lora", "write_lora"]
 
-FORMATS = ("diffusers", "kohya")
 LISTED = 4  # names per kind in an error
 ADAPTER_KEY = "lora_adapter_metadata"
 OWN_KEY = "jstyle_lora"
@@ -206,7 +206,9 @@ def listing(names: list[str]) -> str:
 
 
 def _known() -> str:
-    return f"known are {', '.join(FORMATS)} and peft files of LoRAs for the UNet and text encoder"
+    return (
+        f"known are {', '.join(LORA_FORMATS)} and peft files of LoRAs for the UNet and text encoder"
+    )
 
 
 def write_lora(
@@ -224,8 +226,8 @@ def write_lora(
     layers. base: facts about the model. metadata: more entries of the header, str -> str.
     Raises ValueError for another format or dtype, WeightsError for what does not fit into float16.
     """
-    if format not in FORMATS:
-        raise ValueError(f"format must be {' or '.join(FORMATS)}, got {format!r}")
+    if format not in LORA_FORMATS:
+        raise ValueError(f"format must be {' or '.join(LORA_FORMATS)}, got {format!r}")
     names = _diffusers_names if format == "diffusers" else _kohya_names
     tensors = {}
     for part, layers in parts.items():

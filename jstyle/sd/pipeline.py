@@ -274,11 +274,13 @@ class StableDiffusion:
 
         Raises ValueError for what the sampler or the schedule does not admit.
         """
-        spacing = None
+        schedule, spacing = self.schedule, None
         if sampler is None:
-            sampler, own_sigmas, spacing, _ = self.own_sampler
+            sampler, own_sigmas, spacing, _, silent = self.own_sampler
             sigmas = own_sigmas if sigmas is None else sigmas
-        return samplers.plan(self.schedule, sampler, num_steps, sigmas, eta, spacing)
+            if silent:
+                schedule = Schedule(replace(schedule.config, **silent))
+        return samplers.plan(schedule, sampler, num_steps, sigmas, eta, spacing)
 
     def resolved(self, how: Sampling) -> Sampling:
         """`how` with the sampler named, where it left that to the model: for records."""

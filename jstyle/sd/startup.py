@@ -26,9 +26,10 @@ import ssl
 import sys
 import tempfile
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
-from . import cuda, ending, toolchain
+from . import compilers, cuda, ending, toolchain
 from .files import writable_folder
 from .toolchain import cache_root
 
@@ -117,18 +118,13 @@ def _import_jittor_utils():
     return jittor_utils
 
 
-def _few_compilers(jittor_utils) -> None:
-    """Jittor starts one for every 3 GiB of memory; no more than there are cores is of use."""
-    memory, most = jittor_utils.get_total_mem, 3 * toolchain.usable_cores() * 2**30
-    jittor_utils.get_total_mem = lambda: min(memory(), most)
-
-
 def _put_back(handlers: dict) -> None:
     """Jittor's SIGINT handler exits without cleaning up, its SIGCHLD handler ends the process when
     any child is killed. Only the main thread may set handlers."""
     with contextlib.suppress(ValueError):
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        ending.take_signals()
 
 
 @contextlib.contextmanager
@@ -145,13 +141,14 @@ def _process_state_kept():
     for_import = {name: value for name, value in for_import.items() if name not in os.environ}
     os.environ.update(for_import)
     jittor_utils = _import_jittor_utils()
-    _few_compilers(jittor_utils)
+    jittor_utils.run_cmds = partial(compilers.run_cmds, jittor_utils)
     load = jittor_utils.try_import_jit_utils_core
 
     def load_without_handlers(silent=None):
         if jittor_utils.cc is None:
-            load(silent)
-            _put_back(handlers)  # the compilation that follows can take minutes
+            with ending.signals_wait():  # Jittor's own handlers would end the process at once
+                load(silent)
+                _put_back(handlers)  # the compilation that follows can take minutes
 
     jittor_utils.try_import_jit_utils_core = load_without_handlers
     try:

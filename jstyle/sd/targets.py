@@ -8,33 +8,17 @@ a pipe, a socket, a disk, somebody's own file) is refused.
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
-import re
-import stat
 import struct
 import zipfile
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-LONGEST_NAME = 255  # bytes of a file's name
-STREAMS = {"/dev/stdout": 1, "/dev/stderr": 2}
-DESCRIPTOR = re.compile(r"/(?:dev|proc/self)/fd/(\d+)")
-KINDS = {  # what stands where a file should; opening a pipe waits, a device may never end
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFBLK: "a disk",
-    stat.S_IFCHR: "a device",
-}
-WRONG_PATHS = {
-    errno.ENOTDIR: "what should be its folder is a file",
-    errno.ENAMETOOLONG: f"the name is too long, file systems take {LONGEST_NAME} bytes",
-    errno.ELOOP: "is a link that leads to itself",
-}
+from . import reading
+from .places import LONGEST_NAME, TargetError, file_place, is_stream
+
 CHUNK = b"tEXtjstyle\0"  # in the PNG files that this project writes
 GENERATOR = '<meta name="generator" content="jstyle">'  # in its HTML files
 LORA_KEY = "jstyle_lora"  # in the headers of its LoRA files
@@ -55,44 +39,6 @@ TABLES = (  # how the first lines of its tables begin: of compare, and of contes
     b"submission,kind,line",
 )
 MOST_READ = 1 << 28  # bytes of a file that is looked into
-
-
-class TargetError(ValueError):
-    """A place where nothing may be written; one line that names it."""
-
-
-def descriptor(path: str | os.PathLike) -> int | None:
-    """The number of the open descriptor that the name stands for, such as 1 for /dev/stdout."""
-    text = os.fspath(path)
-    if text in STREAMS:
-        return STREAMS[text]
-    named = DESCRIPTOR.fullmatch(text)
-    return int(named[1]) if named else None
-
-
-def is_stream(path: str | os.PathLike) -> bool:
-    """True for what is written through: an open descriptor, or a character device."""
-    if descriptor(path) is not None:
-        return True
-    try:
-        return stat.S_ISCHR(os.stat(path).st_mode)
-    except OSError:
-        return False
-
-
-def file_place(path: str | os.PathLike) -> Path:
-    """The end of the links from `path`, where a file may be written. Raises TargetError."""
-    real = os.path.realpath(path)
-    try:
-        mode = os.stat(real).st_mode
-    except OSError as error:
-        if error.errno in WRONG_PATHS:
-            raise TargetError(f"{path}: {WRONG_PATHS[error.errno]}") from None
-        return Path(real)  # not there yet, or for writing to find out
-    kind = KINDS.get(stat.S_IFMT(mode))
-    if kind is not None:
-        raise TargetError(f"{path}: is {kind}, not a file that could be replaced")
-    return Path(real)
 
 
 def require_free(
@@ -160,20 +106,32 @@ def _is_our_png(path: Path) -> bool:
 
 
 def _is_our_json(path: Path) -> bool:
-    found = json.loads(path.read_bytes())
+    found = reading.parse_json(reading.read_text(path, MOST_READ), path)
     return isinstance(found, dict) and any(mark <= found.keys() for mark in JSON_MARKS)
 
 
 def _is_our_lines(path: Path) -> bool:
     """The captions that `jdreambooth draw` writes."""
-    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
-    return all({"file", "caption", "object", "seed"} <= line.keys() for line in lines)
+    return all({"file", "caption", "object", "seed"} <= line.keys() for line in _objects(path))
+
+
+def _objects(path: Path) -> list[dict]:
+    """One for each line of a file."""
+    found = [reading.parse_json(line, path) for line in reading.read_lines(path, MOST_READ)]
+    if not all(isinstance(one, dict) for one in found):
+        raise ValueError(f"{path}: not an object in every line")
+    return found
+
+
+def drawn(captions: Path) -> set[str]:
+    """The names of the pictures that `jdreambooth draw` has made beside this file."""
+    return {line["file"] for line in _objects(captions)} if is_ours(captions) else set()
 
 
 def _is_our_safetensors(path: Path) -> bool:
     with open(path, "rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(min(length, MOST_READ)))
+        header = reading.parse_json(reading.decode(file.read(min(length, MOST_READ)), path), path)
     return not {LORA_KEY, MODEL_KEY}.isdisjoint(header.get("__metadata__", {}))
 
 

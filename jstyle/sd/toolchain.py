@@ -14,6 +14,7 @@ import re
 import shutil
 import sys
 import sysconfig
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from . import cuda
 CPU_CACHE, CUDA_CACHE = "default", "default-cuda"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 SYSTEM_BINS = ("/usr/bin", "/usr/local/bin")
+NEEDED = 1 << 20  # bytes that a compiler's output takes, at least
 ONEDNN_FOLDER = "dnnl_lnx_2.2.0_cpu_gomp"  # the name Jittor looks for on x86-64 Linux
 
 
@@ -104,6 +106,16 @@ def compiler_problem() -> str:
             "development files of this Python, or set python_config_path to its path"
         )
     return ""
+
+
+def why_not_compiled() -> str:
+    """The likely cause of a compiler's failure, in words."""
+    temporary = Path(os.environ.get("TMPDIR") or "/tmp")
+    for folder, what in ((temporary, "TMPDIR"), (cache_root(), "its cache")):
+        with suppress(OSError):
+            if shutil.disk_usage(folder).free < NEEDED:
+                return f"{folder} ({what}): disk full (No space left on device)"
+    return compiler_problem() or "see what the compiler has said, and `jstyle doctor`"
 
 
 def python_config() -> str:

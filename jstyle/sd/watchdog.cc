@@ -27,7 +27,8 @@ struct Part {
 };
 
 struct Part watchdog_parts[64];
-char watchdog_lines[65][256];  // by signal number; empty for those that do not end the process
+char watchdog_lines[65][256];  // by signal number; empty for those that do not end the process,
+                               // a mere end of line where nothing is to be told
 int watchdog_spoken;
 int watchdog_bar;  // whether a bar's line is begun on stderr
 
@@ -41,22 +42,48 @@ static void pause_for(double seconds) {
     nanosleep(&rest, nullptr);
 }
 
-static pthread_mutex_t hushing = PTHREAD_MUTEX_INITIALIZER;
+static int hushing;
+static volatile int kept = -1;
+
+// Does it unless somebody has begun to; waits for nobody, so that a signal's handler may call it.
+static void hush() {
+    if (__sync_lock_test_and_set(&hushing, 1)) return;
+    int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    int out = nowhere < 0 ? 2 : fcntl(2, F_DUPFD_CLOEXEC, 3);
+    if (out > 2) dup2(nowhere, 2);
+    if (nowhere >= 0) close(nowhere);
+    kept = out < 0 ? 2 : out;
+}
 
 // Sends to nowhere what this process writes to stderr from now on, such as what compilers that were
 // ended in the middle have said. Returns a descriptor of the true stderr, for the last line.
 extern "C" int watchdog_hush() {
-    static int kept = -1;
-    pthread_mutex_lock(&hushing);
-    if (kept < 0) {
-        int nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC);
-        kept = nowhere < 0 ? 2 : fcntl(2, F_DUPFD_CLOEXEC, 3);
-        if (kept > 2) dup2(nowhere, 2);
-        if (kept < 0) kept = 2;
-        if (nowhere >= 0) close(nowhere);
-    }
-    pthread_mutex_unlock(&hushing);
+    hush();
+    while (kept < 0) pause_for(0.0001);
     return kept;
+}
+
+static struct sigaction python[65];  // its handlers, by number
+
+static void heard(int number) {
+    int error = errno;
+    hush();  // before anything that the same signal has ended is told of
+    errno = error;
+    python[number].sa_handler(number);
+}
+
+// Stands before Python's handlers of the signals that end the process; again whenever they are set.
+extern "C" void watchdog_listen() {
+    for (int number = 1; number < 65; number++) {
+        struct sigaction now;
+        if (!watchdog_lines[number][0] || sigaction(number, nullptr, &now)) continue;
+        if (now.sa_flags & SA_SIGINFO || now.sa_handler == heard || now.sa_handler == SIG_IGN
+            || now.sa_handler == SIG_DFL)
+            continue;
+        python[number] = now;
+        now.sa_handler = heard;
+        sigaction(number, &now, nullptr);
+    }
 }
 
 // From now on no thread of this process can start another process, such as Jittor's next compiler;
@@ -93,29 +120,52 @@ static int remove_one(const char* path, const struct stat*, int, struct FTW*) {
     return 0;
 }
 
-// Signals all children; theirs become ours when they die, since the process is a subreaper.
-static int signal_children(int number) {
-    DIR* processes = opendir("/proc");
-    if (!processes) return 0;
-    int found = 0, parent;
+struct Process {
+    int pid, parent, below;  // whether it is below this process
+};
+
+static Process processes[1 << 14];
+
+static int read_processes() {
+    DIR* folder = opendir("/proc");
+    if (!folder) return 0;
+    int count = 0;
     char name[300], line[512], state;
-    while (struct dirent* entry = readdir(processes)) {
-        int pid = atoi(entry->d_name);
-        if (pid <= 0) continue;
-        snprintf(name, sizeof name, "/proc/%d/stat", pid);
+    while (struct dirent* entry = readdir(folder)) {
+        Process& found = processes[count];
+        found = {atoi(entry->d_name), 0, 0};
+        if (found.pid <= 0 || count + 1 == sizeof processes / sizeof *processes) continue;
+        snprintf(name, sizeof name, "/proc/%d/stat", found.pid);
         int file = open(name, O_RDONLY | O_CLOEXEC);
         if (file < 0) continue;
         ssize_t length = read(file, line, sizeof line - 1);
         close(file);
         line[length > 0 ? length : 0] = 0;
         const char* rest = strrchr(line, ')');
-        if (rest && sscanf(rest + 1, " %c %d", &state, &parent) == 2 && parent == getpid()
-            && state != 'Z') {
-            kill(pid, number);
-            found++;
+        count += rest && sscanf(rest + 1, " %c %d", &state, &found.parent) == 2 && state != 'Z';
+    }
+    closedir(folder);
+    return count;
+}
+
+// Signals all processes below this one at once: those of a chain that were ended one after the
+// other would each take their time to go.
+static int signal_descendants(int number) {
+    int count = read_processes(), found = 0;
+    for (int before = -1; before != found;) {
+        before = found;
+        for (int i = 0; i < count; i++) {
+            Process& one = processes[i];
+            for (int j = 0; !one.below && j < count; j++)
+                if (one.parent == getpid()
+                    || (processes[j].below && processes[j].pid == one.parent)) {
+                    one.below = 1;
+                    found++;
+                }
         }
     }
-    closedir(processes);
+    for (int i = 0; i < count; i++)
+        if (processes[i].below) kill(processes[i].pid, number);
     return found;
 }
 
@@ -126,14 +176,14 @@ static void* watch(void*) {
     int target = watchdog_hush();
     pause_for(patience);
     signal(SIGCHLD, SIG_DFL);
-    if (!__sync_lock_test_and_set(&watchdog_spoken, 1)) {
-        const char* line = watchdog_lines[number];
+    const char* line = watchdog_lines[number];
+    if (line[1] && !__sync_lock_test_and_set(&watchdog_spoken, 1)) {
         ssize_t written = watchdog_bar ? write(target, "\n", 1) : 0;
         written += write(target, line, strlen(line));
         (void)written;
     }
     watchdog_start_no_more();
-    for (int turn = 0; turn < 20 && signal_children(turn < 5 ? SIGTERM : SIGKILL); turn++)
+    for (int turn = 0; turn < 40 && signal_descendants(turn < 5 ? SIGTERM : SIGKILL); turn++)
         pause_for(0.01);
     for (struct Part& part : watchdog_parts)
         if (part.ready) nftw(part.path, remove_one, 16, FTW_DEPTH | FTW_PHYS);

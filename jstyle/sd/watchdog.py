@@ -28,7 +28,8 @@ _parts = None
 
 
 def start(seconds: float, lines: Mapping[int, str]) -> bool:
-    """End the process `seconds` after a signal in `lines`, which are told then, by number.
+    """End the process `seconds` after a signal in `lines`, which are told then, by number; an empty
+    line is not.
 
     Returns False where that cannot be: such a process ends when its computation returns.
     """
@@ -40,7 +41,7 @@ def start(seconds: float, lines: Mapping[int, str]) -> bool:
         return False
     table = ((ctypes.c_char * LINE_BYTES) * SIGNALS).in_dll(library, "watchdog_lines")
     for number, line in lines.items():
-        table[number].value = line.encode()[: LINE_BYTES - 1]
+        table[number].value = line.encode()[: LINE_BYTES - 2] + b"\n"
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -88,6 +89,12 @@ def remove(path: Path) -> None:
 def tell_crash(line: str) -> None:
     """Tell this line, remove what is unfinished and end with 1 where the process would crash."""
     _library.watchdog_tell_crash(line.encode()[: LINE_BYTES - 1])
+
+
+def listen() -> None:
+    """Hush as soon as one of the signals comes, before Python hears of it; to be called again when
+    their handlers have been set."""
+    _library.watchdog_listen()
 
 
 def speak_first() -> bool:

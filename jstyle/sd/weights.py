@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 import numpy as np
 
-from . import half, kernels
+from . import half, kernels, written
 from .files import InputError, atomic_write, require_file
 from .limits import switched
 from .number_types import FLOAT32
@@ -33,7 +33,6 @@ from .torch_zip import TorchFileError, read_tensors
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4"}
 DTYPES |= {"I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
 NAMES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-SAVED_DTYPES = {"float16": ("F16", "<f2"), "float32": ("F32", "<f4")}
 LISTED = 20  # names per kind in an error
 LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 MOST_TENSORS = 20_000  # in one file; a whole SDXL checkpoint has 2,500, a LoRA for it 3,000
@@ -362,8 +361,8 @@ def _copy(values: np.ndarray, memory: np.ndarray, dtype: str) -> None:
 
 def require_saved_dtype(dtype: str) -> None:
     """Raise ValueError unless weights can be written in this number type."""
-    if dtype not in SAVED_DTYPES:
-        raise ValueError(f"dtype must be {' or '.join(SAVED_DTYPES)}, got {dtype!r}")
+    if dtype not in written.DTYPES:
+        raise ValueError(f"dtype must be {' or '.join(written.DTYPES)}, got {dtype!r}")
 
 
 def save(
@@ -388,7 +387,7 @@ def write_safetensors(
 ) -> None:
     """Write tensors given as functions that return their values, called once, in name order."""
     require_saved_dtype(dtype)
-    kind, numpy_kind = SAVED_DTYPES[dtype]
+    kind, numpy_kind = written.DTYPES[dtype]
     header: dict = {"__metadata__": {"format": "pt", **(metadata or {})}}
     offset = 0
     for name in sorted(values):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -204,3 +205,36 @@ def test_unusual_pixel_formats_are_no_bad_input(stylize, photos, model, tmp_path
     done = stylize("--model", model, "--steps", "1", "--size-px", "64", "-q", content=contents)
     assert done.returncode == 0, done.stderr
     assert len(names_in(tmp_path / "out")) == 2 * 5 * 2
+
+
+PLAIN_USER = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")
+
+
+@pytest.mark.parametrize(
+    "closed, told",
+    [
+        ("photos/lake.png", "photos/lake.png: no permission to read it"),
+        ("closed", "closed/out: cannot write here (permission denied)"),
+        ("home", "home/.cache/jittor: cannot write here (permission denied); Jittor keeps its"),
+    ],
+)
+def test_a_user_without_the_rights_is_told_which(tmp_path, photos, paintings, closed, told):
+    """As root, whom no permissions bind, a process without that privilege plays the user."""
+    words = ["stylize", "--content", "photos", "--style", "paintings", "--out", "closed/out"]
+    if os.geteuid() == 0 and not shutil.which(PLAIN_USER[0]):
+        pytest.skip("NOT CHECKED: a user without rights; setpriv is not there")
+    for name in ("closed", "home"):
+        (tmp_path / name).mkdir()
+    (tmp_path / closed).chmod(0o000 if closed.endswith(".png") else 0o500)
+    user = PLAIN_USER if os.geteuid() == 0 else ()
+    done = subprocess.run(
+        [*user, sys.executable, "-m", "jstyle", *words, "--size-px", "32", "--steps", "1"],
+        cwd=tmp_path,
+        env=environment(HOME=str(tmp_path / "home")),
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode in (1, 2) and done.stderr.count("\n") == 1, done.stderr
+    assert told in done.stderr
+    assert not (tmp_path / "closed" / "out").exists()

@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.signals import Bench, below, can_hide, draw_trials
+from tests.e2e.aftermath import below
+from tests.e2e.signals import Bench, can_hide, draw_trials
+from tests.e2e.stages import children
 
 ROOT = Path(__file__).resolve().parents[2]
 COUNT = int(os.environ.get("JSTYLE_SIGNALS", "2"))  # of trials for each kind of command
@@ -30,6 +33,8 @@ def compute():
     x.sync()
     for _ in range(4000):
         x = jt.matmul(x, a) * 1e-3
+    deaf = "trap '' TERM; sh -c 'sleep 300; :'; :"  # what is ignored is so below it, too
+    subprocess.Popen(["sh", "-c", deaf], start_new_session=True)
     print("go", flush=True)
     x.sync()
 
@@ -128,9 +133,48 @@ def test_a_crash_and_a_lack_of_memory_are_one_line_and_an_end(tmp_path, work, to
     assert [path.name for path in tmp_path.iterdir()] == ["work.py"]
 
 
+def words_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # gone meanwhile
+        return b""
+
+
+@pytest.mark.slow
+def test_a_compiler_process_that_is_killed_ends_the_first_start_with_one_line(tmp_path):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path), "use_mkl": "0"}
+    env.pop("JITTOR_HOME", None)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jstyle", "warmup", "--quiet"],
+        cwd=tmp_path,
+        env=env,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        killed, deadline = None, time.monotonic() + 120
+        while killed is None and process.poll() is None and time.monotonic() < deadline:
+            own = words_of(process.pid)
+            forked = [child for child in children(process.pid) if words_of(child) == own]
+            killed = next((child for child in forked if children(child)), None)  # at work
+            time.sleep(0.05)
+        assert killed, "it did not compile"
+        os.kill(killed, signal.SIGKILL)
+        asked = time.monotonic()
+        _, errors = process.communicate(timeout=30)
+    finally:
+        with suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert time.monotonic() - asked < 10 and process.returncode == 1, errors
+    lines = [line for line in errors.splitlines() if ": error: " in line]
+    assert len(lines) == 1 and "a process that compiled was killed" in lines[0], errors
+    assert "Traceback" not in errors and list(below(f"HOME={tmp_path}")) == []
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("signals") / "bench")
+    return Bench(tmp_path_factory.mktemp("signals"))
 
 
 @pytest.mark.slow

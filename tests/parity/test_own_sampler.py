@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from jstyle.commands.generate import Request, generate
+from jstyle.sd.config import ScheduleConfig
 from jstyle.sd.pipeline import StableDiffusion
 from jstyle.sd.samplers.options import Sampling
+from jstyle.sd.samplers.own import own
+from jstyle.sd.schedule import Schedule
 from tests import tiny
 from tests.tolerances import assert_close
 
@@ -22,6 +25,8 @@ CASES = {
     "dpm++2m": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
     "unipc": ("UniPCMultistepScheduler", {"timestep_spacing": "trailing"}),
 }
+SILENT = [("PNDMScheduler", {"skip_prk_steps": True}), ("HeunDiscreteScheduler", {})]
+SILENT += [("LCMScheduler", {}), ("EulerDiscreteScheduler", {})]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -40,6 +45,29 @@ def test_a_picture_is_that_of_the_pipeline_with_its_own_scheduler(name, tmp_path
     want = theirs("a star", generator=noise, output_type="np", **how).images * 2 - 1
     got = sd.generate("a star", 3, 6, 5.0, height=64, width=64, rng="torch-cpu").numpy()
     assert_close("pipeline image with its own sampler", got.transpose(0, 2, 3, 1), want)
+
+
+@pytest.mark.parametrize("kind, options", SILENT, ids=[kind for kind, _ in SILENT])
+def test_what_a_file_does_not_say_is_what_its_class_takes(kind, options):
+    """For its own sampler; another one takes the schedule as DDIM reads it, as in diffusers."""
+    values = {"_class_name": kind, "steps_offset": 1, **options}
+    theirs = getattr(diffusers, kind).from_config(values)
+    sd = tiny.make_ours("sd1")
+    sd.own_sampler = own(values)
+    sd.schedule = Schedule(ScheduleConfig.from_json(values))
+    theirs.set_timesteps(5)
+    ours = sd.plan(5).levels.steps
+    if kind == "PNDMScheduler":  # abar where the last step ends
+        assert ours[-1].there.abar == pytest.approx(float(theirs.final_alpha_cumprod), rel=1e-6)
+    else:
+        t = int(theirs.timesteps[0])
+        assert round(ours[0].here.t) == t
+        assert ours[0].here.abar == pytest.approx(float(theirs.alphas_cumprod[t]), rel=1e-5)
+    ddim = diffusers.DDIMScheduler.from_config(theirs.config, clip_sample=False)
+    ddim.set_timesteps(5)
+    last = sd.plan(5, sampler="ddim").levels.steps[-1]
+    assert last.here.abar == pytest.approx(float(ddim.alphas_cumprod[int(last.here.t)]), rel=1e-5)
+    assert last.there.abar == pytest.approx(float(ddim.final_alpha_cumprod), rel=1e-6)
 
 
 def test_the_name_is_told_and_recorded(tmp_path, capsys):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import shutil
 
 import pytest
 
@@ -34,6 +36,14 @@ WRONG = [
     ({"caption_dropout": 2}, "caption_dropout must be a number in [0, 1], got 2"),
     ({"class_prompt": [1]}, "class_prompt must be text or a list of texts, got [1]"),
     ({"random_flip": "yes"}, "random_flip must be true or false, got 'yes'"),
+    (
+        {"sampler": "lcm", "sample_steps": 100, "sample_every": 5},
+        "sample_steps of sampler lcm must be an integer from 1 to 50, got 100",
+    ),
+    (
+        {"sampler": "lcm", "class_steps": 51, "prior_weight": 1.0, "class_prompt": "y"},
+        "class_steps of sampler lcm must be an integer from 1 to 50, got 51",
+    ),
 ]
 
 
@@ -100,6 +110,33 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(ru
 def test_a_loss_that_is_no_number_before_any_state(run):
     with pytest.raises(TrainingError, match="there is no state yet"):
         run(learning_rate=1e30, steps=9, checkpoint_every=0, train="full", max_grad_norm=0.0)
+
+
+@pytest.mark.parametrize("gone", ["", "checkpoints"])
+def test_a_run_whose_folder_is_removed_meanwhile_says_so_and_makes_no_new_one(run, tmp_path, gone):
+    def remove(stage, done, total, metrics):
+        if done == 2:
+            shutil.rmtree(tmp_path / "run" / gone)
+
+    if gone:  # what is written whole is made again
+        assert run(steps=4, checkpoint_every=1, progress=remove).steps == 4
+        assert (tmp_path / "run" / gone / "step-000004").is_dir()
+    else:
+        with pytest.raises(OSError, match="run/.*: its folder is not there"):
+            run(steps=4, checkpoint_every=1, progress=remove)
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_clock_that_was_set_back_changes_nothing(run, tmp_path):
+    """Every file of the run is from the future: what is newest is told by its name."""
+    run(out=str(tmp_path / "straight"), steps=4, checkpoint_every=1)
+    run(steps=2, save_at=[2], checkpoint_every=1)
+    for path in (tmp_path / "run").rglob("*"):
+        os.utime(path, (4e9, 4e9 - path.stat().st_size))
+    run(steps=4, save_at=[2], checkpoint_every=1, resume="auto")
+    ends = [tmp_path / name / "step-000004" for name in ("straight", "run")]
+    one, other = ({p.name: p.read_bytes() for p in folder.iterdir()} for folder in ends)
+    assert one.keys() == other.keys() and one
 
 
 def test_a_full_disk_keeps_the_older_state_and_the_run_goes_on_later(run, tmp_path):

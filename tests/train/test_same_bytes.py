@@ -4,6 +4,7 @@ stopped. Left out are TensorBoard's events, which hold the time of day."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_pictures_may_lie_elsewhere_when_a_run_goes_on_but_not_be_others(run, tm
     with pytest.raises(CheckpointError, match="not the same any more"):
         run(instance_dir=str(tmp_path / "three"), resume="auto", steps=4)
     assert contents(tmp_path / "run") == before  # a refused run changes nothing
+
+
+def test_a_run_does_not_go_on_when_its_model_has_become_another_one(run, model, tmp_path):
+    shutil.copytree(model, tmp_path / "model")
+    run(model=str(tmp_path / "model"))
+    weights = tmp_path / "model" / "vae" / "diffusion_pytorch_model.safetensors"
+    right = weights.read_bytes()
+    weights.write_bytes(right[:-2] + bytes([right[-2] ^ 1]) + right[-1:])
+    before = contents(tmp_path / "run")
+    with pytest.raises(CheckpointError, match="files of .*model are not the same any more"):
+        run(model=str(tmp_path / "model"), resume="auto", steps=4)
+    assert contents(tmp_path / "run") == before
+    weights.write_bytes(right)
+    run(model=str(tmp_path / "model"), resume="auto", steps=3)
 
 
 HOLD = """

@@ -9,6 +9,7 @@ import pytest
 
 from jstyle.console.parser import UsageError, make_parser
 from jstyle.console.program import Command, Program
+from tests.mounts import small_disk
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,23 @@ def failing(error):
 def test_every_failure_is_one_line_and_an_exit_code(capsys, error, code, told):
     assert failing(error).main(["work"]) == code
     assert capsys.readouterr().err == f"tool work: error: {told}\n"
+
+
+def test_a_kernel_that_cannot_be_compiled_is_one_line_with_the_likely_cause(
+    capsys, tmp_path, monkeypatch
+):
+    program = failing(
+        RuntimeError("Wrong inputs\nReason: Error happend during compilation:\n x.cc")
+    )
+    told = "tool work: error: a kernel of Jittor could not be compiled: "
+    assert program.main(["work"]) == 1
+    assert capsys.readouterr().err == f"{told}see what the compiler has said, and `jstyle doctor`\n"
+    with small_disk(tmp_path / "full") as disk:
+        (disk / "most").write_bytes(b"x" * 60_000)
+        monkeypatch.setenv("TMPDIR", str(disk))
+        assert program.main(["work"]) == 1
+    full = f"{tmp_path / 'full'} (TMPDIR): disk full (No space left on device)"
+    assert capsys.readouterr().err == f"{told}{full}\n"
 
 
 def test_commands_are_listed_and_guessed(capsys):

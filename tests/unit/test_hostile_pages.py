@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -14,10 +15,12 @@ from jdreambooth.contest.comparison import write_comparison
 from jdreambooth.contest.config import read_config
 from jdreambooth.contest.report import write_report
 from jdreambooth.contest.run import make_record
+from jstyle.grids.cells import Cell
+from jstyle.grids.page import as_html as as_sheet
 from jstyle.parity.page import as_html
 from jstyle.parity.report import Report
 from jstyle.parity.task import Task
-from tests.contests import make_contest
+from tests.contests import make_contest, save
 
 RUNS = "document.title='ran'"
 HOSTILE = (
@@ -41,7 +44,7 @@ class Finder(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.scripts += tag == "script"
         for name, value in attrs:
-            outside = name in OUTSIDE and not (value or "").startswith(("data:", "#"))
+            outside = name in OUTSIDE and not (value or "").startswith(("data:", "#", "./"))
             if name.startswith("on") or name == "autofocus" or outside:
                 self.found.append((tag, name, value))
 
@@ -88,7 +91,31 @@ def test_nothing_of_a_parity_report_becomes_html():
     assert "default-src 'none'" in text and "&lt;svg onload=" in text
 
 
-def test_a_browser_runs_nothing_but_the_pages_own_script(page, tmp_path):
+@pytest.fixture
+def sheet(tmp_path):
+    """The page of a grid whose folder, axes and values are called like that."""
+    folder = tmp_path / HOSTILE[0].replace("/", "_")
+    folder.mkdir()
+    save(folder / "painted.png", 1)
+    values = dict.fromkeys(HOSTILE[:3], HOSTILE[3])
+    painted = Cell((0, 0, 0), values, None, (), key="painted")
+    cells = {(0, 0, 0): painted, (1, 0, 0): replace(painted, why=HOSTILE[2])}
+    labels = ([HOSTILE[0], HOSTILE[1]], [HOSTILE[2]], [HOSTILE[3]])
+    text = as_sheet(HOSTILE[4], {HOSTILE[5]: HOSTILE[1]}, labels, cells, folder)
+    path = tmp_path / "grid.html"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_nothing_of_a_grid_becomes_html(sheet):
+    text = sheet.read_text("utf-8")
+    assert found_in(text) == ([], 0)
+    assert "default-src 'none'" in text and "&lt;svg onload=" in text
+
+
+@pytest.mark.parametrize("kind", ["page", "sheet"])
+def test_a_browser_runs_nothing_but_the_pages_own_script(kind, request, tmp_path):
+    page = request.getfixturevalue(kind)
     browser = shutil.which("chromium") or shutil.which("chromium-browser")
     if browser is None:
         reason = "no browser is installed (apt install chromium)"
@@ -96,9 +123,12 @@ def test_a_browser_runs_nothing_but_the_pages_own_script(page, tmp_path):
         pytest.skip(reason)
     text = page.read_text("utf-8")
     raw = "".join(f"{prompt}</script>" for prompt in HOSTILE)  # as if nothing had been escaped
-    page.write_text(text.replace("</nav>", f"</nav>{raw}"), "utf-8")
+    end = "</nav>" if kind == "page" else "<dl>"
+    assert end in text
+    page.write_text(text.replace(end, f"{end}{raw}"), "utf-8")
     words = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
     words += [f"--user-data-dir={tmp_path / 'user'}", "--dump-dom", page.as_uri()]
     done = subprocess.run([browser, *words], capture_output=True, text=True, timeout=120)
-    assert "<title>Contest root</title>" in done.stdout, done.stderr
+    title = "Contest root" if kind == "page" else HOSTILE[4]
+    assert f"<title>{title}</title>" in done.stdout, done.stderr
     assert "<title>ran</title>" not in done.stdout

@@ -144,7 +144,7 @@ MAY_PATCH = {
         "ssl._create_default_https_context",
         "jittor_utils.DelayProgress",
         "jittor_utils.LOG.log_silent",
-        "jittor_utils.get_total_mem",
+        "jittor_utils.run_cmds",
         "jittor_utils.try_import_jit_utils_core",
         "jittor.flags.log_silent",
     },

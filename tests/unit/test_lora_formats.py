@@ -402,5 +402,5 @@ def test_import_tells_each_part_and_what_is_left_out(plain, tmp_path):
         import_lora(tmp_path / "in.safetensors", tmp_path / "x" / ".." / "in.safetensors")
     with pytest.raises(ValueError, match="must end in .safetensors"):
         import_lora(tmp_path / "in.safetensors", tmp_path / "out.bin")
-    with pytest.raises(ValueError, match="format must be one of kohya, diffusers, got 'ckpt'"):
+    with pytest.raises(ValueError, match="format must be one of diffusers, kohya, got 'ckpt'"):
         import_lora(tmp_path / "in.safetensors", tmp_path / "o.safetensors", "ckpt")

@@ -102,7 +102,8 @@ def test_a_root_that_is_none(tmp_path, kind):
     root = tmp_path / "nothing"
     if kind != "missing":
         root.write_text("") if kind == "file" else root.mkdir()
-    words = {"missing": "no such folder", "file": "not a folder", "empty": "no style folders"}
+    words = {"missing": "no such folder", "file": "a file, not a folder"}
+    words["empty"] = "no style folders"
     assert refusal(root).startswith(f"{root}: {words[kind]}")
 
 

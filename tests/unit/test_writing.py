@@ -110,8 +110,13 @@ def test_folders_that_were_made_for_nothing_are_removed_again(tmp_path):
         raise KeyError
     assert sorted(p.name for p in (tmp_path / "new" / "kept").iterdir()) == ["result"]
     (tmp_path / "file").touch()
-    with pytest.raises(TargetError, match="file: not a folder"), output_folder(tmp_path / "file"):
-        pass
+    for name, told in (
+        (str(tmp_path / "file"), "file: a file, not a folder"),
+        (str(tmp_path / "file" / "below"), "below: .*file is a file, not a folder"),
+        ("/dev/null", "/dev/null: a device, not a folder"),
+    ):
+        with pytest.raises(TargetError, match=told), output_folder(name):
+            pass
 
 
 def test_a_folder_is_filled_at_the_end_or_not_at_all(tmp_path):

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from jstyle.sd.picture_files import is_clutter
+from jstyle.sd.places import KINDS
 from jstyle.sd.printable import reason_of
-from jstyle.sd.targets import KINDS
 
 LARGEST_PICTURE = 1 << 26  # bytes of a file that is read
 LARGEST_SUBMISSION = 1 << 32  # of all that are read of one submission

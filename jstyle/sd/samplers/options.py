@@ -62,9 +62,7 @@ class Sampling:
         require_whole("steps", self.steps, 1, SAMPLING_STEPS)
         check_guidance(self.guidance, self.rescale)
         check_sampler(self.sampler, self.sigmas, self.eta)
-        most = SAMPLERS[self.sampler].most_steps if self.sampler is not None else None
-        if most is not None:
-            require_whole(f"steps of sampler {self.sampler}", self.steps, 1, most)
+        check_steps("steps", self.steps, self.sampler)
 
     def told(self) -> dict:
         """These options by name, of a subclass too: for records. How prompts are read is left out
@@ -94,6 +92,13 @@ def without_usual(options: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in options.items()
         if name not in READING or value not in (None, READING[name])
     }
+
+
+def check_steps(name: str, steps: int, sampler: str | None) -> None:
+    """Raise ValueError, naming the option, for more steps than a sampler can take."""
+    most = SAMPLERS[sampler].most_steps if sampler is not None else None
+    if most is not None:
+        require_whole(f"{name} of sampler {sampler}", steps, 1, most)
 
 
 def check_guidance(guidance: float, rescale: float = 0.0) -> None:

@@ -28,6 +28,15 @@ NEAREST = {  # not implemented; what stands in, of the same order and on the sam
     "DEISMultistepScheduler": ("dpm++2m", LINSPACE),
     "DPMSolverSinglestepScheduler": ("dpm++2m", LINSPACE),
 }
+K_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012}
+SILENT: dict[str, dict[str, Any]] = {  # what diffusers' class takes for keys that a file lacks,
+    "PNDMScheduler": {"set_alpha_to_one": False},  # where DDIM's takes something else
+    "HeunDiscreteScheduler": K_DIFFUSION,
+    "KDPM2DiscreteScheduler": K_DIFFUSION,
+    "KDPM2AncestralDiscreteScheduler": K_DIFFUSION,
+    "DPMSolverSDEScheduler": K_DIFFUSION,
+    "LCMScheduler": {**K_DIFFUSION, "beta_schedule": "scaled_linear"},
+}
 ALGORITHMS = {"dpmsolver++": "dpm++2m", "sde-dpmsolver++": "dpm++2m-sde"}
 USED: dict[
     str, dict[str, tuple]
@@ -66,6 +75,7 @@ class Own(NamedTuple):
     sigmas: str | None
     spacing: str
     notes: tuple[str, ...]  # one line for each thing that is done otherwise than the file says
+    silent: Mapping[str, Any] = {}  # noqa: RUF012  of a ScheduleConfig, with this sampler alone
 
 
 def own(config: Mapping[str, Any]) -> Own:
@@ -92,4 +102,5 @@ def own(config: Mapping[str, Any]) -> Own:
             notes.append(f"{key} = {config[key]!r} is not implemented, {values[0]!r} is used")
     sigmas = KARRAS if config.get("use_karras_sigmas") else None
     sigmas = EXPONENTIAL if config.get("use_exponential_sigmas") else sigmas
-    return Own(sampler, sigmas, config.get("timestep_spacing", spacing), tuple(notes))
+    silent = {key: value for key, value in SILENT.get(name, {}).items() if key not in config}
+    return Own(sampler, sigmas, config.get("timestep_spacing", spacing), tuple(notes), silent)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from jstyle.console.parser import Parser, make_parser
 from jstyle.console.shared_options import add_device, add_overwrite, add_single_file
+from jstyle.methods import DEFAULT
 from jstyle.score.total import METRICS
 
 from .. import drawings
 from .engines import ENGINES
 from .judging import BY
+from .plans import NONE
 
 
 def _parser(command: str, description: str, examples: str) -> Parser:
@@ -121,7 +123,7 @@ def tune() -> Parser:
     parser.add_argument(
         "--methods",
         type=str,
-        default="none,styleid",
+        default=f"{NONE},{DEFAULT}",
         help="of refine, tried beside the configuration's own: names of jstyle's methods, and none",
     )
     parser.add_argument(

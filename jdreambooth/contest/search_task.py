@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from jstyle.methods import DEFAULT
+
 from .config import ContestConfig
 from .judging import JudgeConfig
+from .plans import NONE
 from .task import Task
 
 FOUND = "found.json"
@@ -33,7 +36,7 @@ class Search:
     trainings: int = 2
     candidates: int = 4
     counts: int = 2
-    methods: tuple[str, ...] = ("none", "styleid")
+    methods: tuple[str, ...] = (NONE, DEFAULT)
     words: Mapping[str, list[str]] = field(default_factory=dict)
     seed: int = 0
 

@@ -16,6 +16,7 @@ from jstyle.sd import number_types
 from .. import drawings
 from .engines import ENGINES
 from .judging import BY
+from .plans import NONE
 
 
 def _parser(command: str, description: str, examples: str) -> Parser:
@@ -130,7 +131,7 @@ def tune() -> Parser:
     parser.add_argument(
         "--methods",
         type=str,
-        default=f"none,{DEFAULT}",
+        default=f"{NONE},{DEFAULT}",
         help="of refine, tried beside the configuration's own: names of jstyle's methods, and none",
     )
     parser.add_argument(

@@ -10,6 +10,7 @@ from jstyle.methods import DEFAULT
 
 from .config import ContestConfig
 from .judging import JudgeConfig
+from .plans import NONE
 from .task import Task
 
 FOUND = "found.json"
@@ -35,7 +36,7 @@ class Search:
     trainings: int = 2
     candidates: int = 4
     counts: int = 2
-    methods: tuple[str, ...] = ("none", DEFAULT)
+    methods: tuple[str, ...] = (NONE, DEFAULT)
     words: Mapping[str, list[str]] = field(default_factory=dict)
     seed: int = 0
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from jstyle.methods import find_method
+from jstyle.methods import DEFAULT, find_method
 from jstyle.score.layout import Contest, Style, read_contest
 from jstyle.sd import files, parts
 from jstyle.sd.folders import whole_folder
@@ -91,7 +91,7 @@ def make_search(
     judge: JudgeConfig,
     words: str | Path | None,
     more: Mapping[str, int],
-    methods: str = "none,styleid",
+    methods: str = f"{plans.NONE},{DEFAULT}",
 ) -> Search:
     """words: a YAML file, prompt -> a word or a list of them. methods: their names. Raises
     ValueError."""

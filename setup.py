@@ -65,7 +65,7 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc", "grids/grid.html", "score/*.txt"],
+        + ["sd/*.cc", "sd/compiler/*", "grids/grid.html", "score/*.txt"],
         "jdreambooth": ["contest/report.html"],
     },
     install_requires=RUNTIME,

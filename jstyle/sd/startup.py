@@ -28,7 +28,7 @@ import tempfile
 import time
 from typing import TYPE_CHECKING
 
-from . import cuda, ending, toolchain
+from . import cuda, ending, precompiled, toolchain
 from .toolchain import cache_root
 
 log = logging.getLogger("jstyle")
@@ -59,6 +59,10 @@ def prepare_environment() -> None:
         raise StartupError(toolchain.mpi_problem())
     _require_writable_cache()
     _require_compiler()
+    if "cc_path" not in env and not env["nvcc_path"]:
+        compiler = precompiled.stand_in(cache_root() / "jstyle")
+        if compiler is not None:
+            env["cc_path"] = str(compiler)
     if env.get("use_mkl", "1") == "1":
         onednn = toolchain.find_onednn(cache_root())
         if onednn.kind == "missing":

@@ -65,7 +65,7 @@ setup(
         "jstyle": [
             f"models/**/*.{kind}" for kind in ("json", "txt", "safetensors", "png", "jpg", "md")
         ]
-        + ["sd/*.cc", "sd/cuda_headers/**/*.h", "sd/cuda_headers/**/*.cuh"]
+        + ["sd/*.cc", "sd/compiler/*", "sd/cuda_headers/**/*.h", "sd/cuda_headers/**/*.cuh"]
         + ["grids/grid.html", "score/*.txt"],
         "jdreambooth": ["contest/report.html"],
     },

@@ -29,7 +29,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from . import compilers, cuda, ending, toolchain
+from . import compilers, cuda, ending, precompiled, toolchain
 from .files import writable_folder
 from .toolchain import cache_root
 
@@ -61,6 +61,10 @@ def prepare_environment() -> None:
         raise StartupError(toolchain.mpi_problem())
     _require_writable_cache()
     _require_compiler()
+    if "cc_path" not in env and not env["nvcc_path"]:
+        compiler = precompiled.stand_in(cache_root() / "jstyle")
+        if compiler is not None:
+            env["cc_path"] = str(compiler)
     if env.get("use_mkl", "1") == "1":
         onednn = toolchain.find_onednn(cache_root())
         if onednn.kind == "missing":

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 from . import cuda
 
-# Jittor would take the git branch around site-packages. CUDA has a cache of its own, because Jittor
+# Jittor would take the git branch around site-packages, and compile all again what another compiler
+# (precompiled.py) left there. CUDA has a cache of its own, because Jittor
 # would load the CPU's core, found first, and stop, and renew what both share at every change.
-CPU_CACHE, CUDA_CACHE = "default", "default-cuda"
+CPU_CACHE, CUDA_CACHE = "jstyle", "jstyle-cuda"
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
 SYSTEM_BINS = ("/usr/bin", "/usr/local/bin")
 NEEDED = 1 << 20  # bytes that a compiler's output takes, at least

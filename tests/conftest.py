@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import signal
 from pathlib import Path
@@ -57,3 +58,14 @@ def pytest_terminal_summary(terminalreporter):
     if skipped:
         terminalreporter.section("PARITY SKIPPED")
         terminalreporter.line(f"{len(skipped)} tests against PyTorch did NOT run.")
+
+
+@pytest.fixture(autouse=True)
+def _loggers_as_they_were():
+    """A command that a test runs in this process sets how much is logged."""
+    loggers = [logging.getLogger(name) for name in ("", "jstyle", "jdreambooth")]
+    before = [(logger.level, logger.handlers[:]) for logger in loggers]
+    yield
+    for logger, (level, handlers) in zip(loggers, before, strict=True):
+        logger.setLevel(level)
+        logger.handlers[:] = handlers

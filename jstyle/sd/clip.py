@@ -77,7 +77,8 @@ class CLIPTextTransformer(nn.Module):
         self.encoder = CLIPEncoder(cfg)
         self.final_layer_norm = LayerNorm(cfg.hidden_size, cfg.layer_norm_eps)
 
-    def execute(self, ids: jt.Var, layers: int) -> jt.Var:
+    def execute(self, ids: jt.Var, layers: int | None = None) -> jt.Var:
+        """layers: how many are gone through, from the first on; None: all."""
         return self.final_layer_norm(self.encoder(self.embeddings(ids), layers))
 
 
@@ -101,8 +102,7 @@ class CLIPEncoder(nn.Module):
     def __init__(self, cfg: CLIPTextConfig):
         self.layers = nn.ModuleList([CLIPEncoderLayer(cfg) for _ in range(cfg.num_hidden_layers)])
 
-    def execute(self, x: jt.Var, layers: int) -> jt.Var:
-        """layers: how many of them are gone through, from the first on."""
+    def execute(self, x: jt.Var, layers: int | None = None) -> jt.Var:
         for layer in islice(self.layers, layers):
             x = layer(x)
         return x

@@ -96,7 +96,7 @@ def test_missing_and_misspelt_words_are_answered_with_what_is_allowed(jstyle, tm
     done = jstyle("stylise")
     assert done.returncode == 2 and "did you mean stylize?" in done.stderr
     done = jstyle("generate", "--prompt", "a", "--prompt", "b", "--out", "one.png")
-    assert_refused(done, "generate", "2 prompts", "folder")
+    assert_refused(done, "generate", "2 pictures", "folder")
     done = jstyle("generate", "--prompt", "a", "--out", "one.png", "--rng", "cuda")
     assert_refused(done, "generate", "rng must be one of numpy, torch-cpu, torch-cuda", "'cuda'")
     done = jstyle("reconstruct", "--image", "a.png", "--out", "b.png", "--gamma", "0.5")

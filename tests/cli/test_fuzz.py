@@ -37,7 +37,7 @@ from jstyle.cli import PROGRAM as STYLE
 from jstyle.cli import main as jstyle
 from jstyle.console.parser import Parser
 from jstyle.console.program import Command, Program
-from jstyle.methods import METHODS
+from jstyle.methods import METHODS, find_method, from_noise
 from jstyle.sd import files, hub
 from tests.cli.conftest import make_pictures
 from tests.contests import make_contest
@@ -88,6 +88,7 @@ INSTEAD = {  # the words around one option, where those of its command would ref
 }
 OF_CONTESTS = ("jdreambooth contest run", "jdreambooth contest tune")  # --config: contest.yaml
 NOTHING_RUNS = (("jstyle parity", "--record"), ("jstyle parity", "--against"))  # PyTorch, long
+FROM_NOISE = "jstyle generate"  # its methods start there, and need a reference
 REFUSED = "cannot write here"  # by the system
 
 
@@ -112,11 +113,25 @@ def commands(program: Program) -> Iterator[tuple[str, Callable[[], Parser]]]:
             yield f"{program.name} {name}", command
 
 
-def parsers(command: Command) -> list[tuple[tuple[str, ...], Parser]]:
+def parsers(name: str, command: Command) -> list[tuple[tuple[str, ...], Parser]]:
     if not command.varies:
         return [((), command.make_parser())]
-    methods = [("--method", name) for name in METHODS]
-    return [(words, command.make_parser(words)) for words in methods]
+    methods = from_noise() if name == FROM_NOISE else METHODS
+    all_words = [("--method", method) for method in methods]
+    return [(words, command.make_parser(words)) for words in all_words]
+
+
+def words_around(name: str, option: str, more: tuple[str, ...]) -> list[str]:
+    """The right words: for a method with the pictures that it needs, and no others."""
+    words = INSTEAD.get((name, option), RIGHT[name]).split()
+    if not more:
+        return words
+    if name == FROM_NOISE:
+        return [*words, *more, "--reference", "in/lake.png"]
+    missing = {f"--{role}" for role in ("content", "style")}
+    missing -= {f"--{role}" for role in find_method(more[1]).roles}
+    pairs = zip(["", *words], words, strict=False)
+    return [word for before, word in pairs if not missing & {before, word}] + [*more]
 
 
 def options_of(parser: Parser) -> list[tuple[str, bool]]:
@@ -150,13 +165,13 @@ def all_cases() -> list[Case]:
     cases = []
     for program in (STYLE, DREAMBOOTH):
         for name, command in commands(program):
-            for more, parser in parsers(command):
+            for more, parser in parsers(name, command):
                 for option, placed in options_of(parser):
-                    around = INSTEAD.get((name, option), RIGHT[name]).split()
+                    around = words_around(name, option, more)
                     for kind, value in VALUES.items():
                         if kind == "null" and (name, option) in NOTHING_RUNS:
                             continue
-                        words = with_option([*around, *more], parser, option, placed, value)
+                        words = with_option(around, parser, option, placed, value)
                         if option != "--quiet":
                             words.append("--quiet")
                         cases.append(Case(name, option, kind, tuple(words)))
@@ -168,7 +183,7 @@ def config_cases() -> list[Case]:
     cases = []
     for program in (STYLE, DREAMBOOTH):
         for name, command in commands(program):
-            for more, parser in parsers(command):
+            for more, parser in parsers(name, command):
                 options = [o for o, placed in options_of(parser) if not placed]
                 if "--config" in options and name not in OF_CONTESTS:
                     cases += _keys(name, parser, more, options)
@@ -183,8 +198,8 @@ def config_cases() -> list[Case]:
 def _keys(name: str, parser: Parser, more: tuple[str, ...], options: list[str]) -> list[Case]:
     cases = []
     for option in options:
-        around = INSTEAD.get((name, option), RIGHT[name]).split()
-        words = with_option([*around, *more], parser, option, False, "")[:-1]
+        around = words_around(name, option, more)
+        words = with_option(around, parser, option, False, "")[:-1]
         words = (*words, "--config", "config.yaml", "--quiet")
         key = option.lstrip("-").replace("-", "_")
         kinds = [k for k in KINDS if k != "nothing" or (name, option) not in NOTHING_RUNS]

@@ -82,7 +82,7 @@ def test_the_name_is_told_and_recorded(tmp_path, capsys):
         ["a star"], str(tmp_path / "a.png"), how, model=str(folder), device="cpu",
         height=32, width=32,
     )  # fmt: skip
-    paths = generate(asked, _Bar, lines.append)
+    paths = generate(asked, _Bar, lines.append).written
     assert lines == ["sampler heun, as the model's scheduler file says"]
     assert json.loads(paths[0].with_suffix(".json").read_text())["config"]["sampler"] == "heun"
     assert (_Bar.total, _Bar.done) == (5, 5)  # 2 x 3 - 1 evaluations

@@ -107,7 +107,8 @@ def test_pictures_of_diffusers_are_made_again_from_their_seeds(tiny_folder, tmp_
     how, sizes = Sampling(3, 5.0, rng="torch-cpu"), {"height": size, "width": size}
     bar, folder = progress_bar(Namespace(quiet=True), "eval"), str(tiny_folder("sd2"))
     given = {"model": folder, "device": "cpu", **sizes}
-    paths = generate(Request(prompts, str(tmp_path / "out"), how, seed, **given), bar)
+    asked = Request(prompts, str(tmp_path / "out"), how, seed, **given)
+    paths = generate(asked, bar).written
     for path, want in zip(paths, theirs, strict=True):
         shown = np.asarray(Image.open(path), np.int64)
         expected = image.to_uint8(want.transpose(2, 0, 1)[None])[0].astype(np.int64)

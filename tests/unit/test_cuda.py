@@ -167,11 +167,11 @@ def core_in(root: Path, name: str) -> None:
 def test_a_core_for_cuda_is_another_than_the_cpu_s(nvcc, tmp_path, monkeypatch):
     monkeypatch.setenv("JITTOR_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("cache_name", raising=False)
-    core_in(tmp_path / "home", "default")
+    core_in(tmp_path / "home", toolchain.CPU_CACHE)
     assert not toolchain.is_compiled()
-    core_in(tmp_path / "home", "default-cuda/cu11.8.1_sm_86")
+    core_in(tmp_path / "home", f"{toolchain.CUDA_CACHE}/cu11.8.1_sm_86")
     assert not toolchain.is_compiled()
-    core_in(tmp_path / "home", "default-cuda/cu12.2.1_sm_86")
+    core_in(tmp_path / "home", f"{toolchain.CUDA_CACHE}/cu12.2.1_sm_86")
     assert toolchain.is_compiled()
     monkeypatch.setenv("nvcc_path", "")
     assert toolchain.is_compiled()
@@ -188,7 +188,7 @@ print(os.environ["nvcc_path"], os.environ["cache_name"])
 """
     env = {k: v for k, v in os.environ.items() if k not in ("nvcc_path", "cache_name")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env)
-    assert done.stdout.split() == ["default"], done.stderr
+    assert done.stdout.split() == [toolchain.CPU_CACHE], done.stderr
     told = [line for line in done.stderr.splitlines() if "GPU" in line]
     assert len(told) == 1 and "names no version; mend: " in told[0]
 

@@ -101,7 +101,8 @@ def test_the_bytes_that_features_take_are_known_before(styler, parts, options):
 def test_auto_asks_for_a_whole_pair_and_says_what_it_chose(styler, monkeypatch, caplog):
     asked = []
 
-    def choose(nbytes, folder):
+    def choose(nbytes, folder, working):
+        assert working > 0
         asked.append((nbytes, folder))
         return "recompute", "computed again"
 

@@ -322,7 +322,7 @@ def test_spacing_overrides_the_schedules_own():
     ],
 )
 def test_a_models_file_names_its_sampler(config, expected):
-    assert own(config) == expected
+    assert own(config)[:4] == expected
     samplers.plan(SCHEDULE, own(config).sampler, 5, own(config).sigmas)
 
 

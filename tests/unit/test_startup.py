@@ -59,7 +59,7 @@ print(json.dumps({
         "sigchld": True,
         "torch": False,
         "silent": 0,
-        "cache": "default",
+        "cache": "jstyle",
     }
 
 

@@ -34,7 +34,7 @@ LESS = {  # of the work, not of what is shown
         "pytorch_lora_weights.safetensors"
     },
 }
-ONE_STEP = ("stylize", "reconstruct", "generate", "pick")
+ONE_STEP = ("stylize", "compare", "reconstruct", "generate", "pick")
 READ = [*commands(ENGLISH), *commands(ROOT / "jdreambooth" / "README.md")]
 
 
@@ -46,7 +46,10 @@ def place(tmp_path, monkeypatch):
     save(tmp_path / "photo.jpg", 1, 64)
     save(tmp_path / "painting.jpg", 2, 64)
     root, result = make_contest(tmp_path)
-    for theirs, names in ((root, ("ROOT", "small")), (result, ("RESULT", "out/result"))):
+    for theirs, names in (
+        (root, ("ROOT", "small", "task")),
+        (result, ("RESULT", "out/result", "plain/result", "mine/result")),
+    ):
         for name in names:
             shutil.copytree(theirs, tmp_path / name)
     (tmp_path / "prompt.json").write_text(json.dumps({"0": "a cup", "1": "a tree"}))

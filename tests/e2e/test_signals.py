@@ -94,7 +94,7 @@ def test_the_process_its_files_and_its_descendants_are_gone(tmp_path, work, time
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored behind an "&"
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # nohup and "&" ignore some
     )
     assert process.stdout.readline() == "go\n", process.stderr.read()
     time.sleep(0.3)

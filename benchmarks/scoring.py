@@ -1,6 +1,6 @@
 """What the contest's total costs: all six metrics with random weights of the published shapes.
 
-    python -m benchmarks.scoring --work /tmp/scoring --out benchmarks/results/scoring.json
+    python -m benchmarks.scoring --work work/scoring --out benchmarks/results/scoring.json
 
 Writes the six networks' files as they are published (2.7 GB), a drawn contest and a submission to
 it, and scores that metric by metric, as `jstyle score` does. Processor time is told, which other

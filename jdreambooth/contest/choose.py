@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jstyle.sd import files
-from jstyle.sd.progress import progress_of
 
+from .judged import JudgingStage
 from .judging import TOLD, Judged, settled
-from .manifest import digest
-from .paint import Pictures
-from .stages import Stage
 
 if TYPE_CHECKING:
     from .worker import Worker
@@ -24,46 +21,29 @@ if TYPE_CHECKING:
 RECORD = "choice.json"
 
 
-class Choose(Stage):
+class Choose(JudgingStage):
     """PROMPT.png, copies of the candidates that add most to the style's score by the judge, and
     choice.json: every candidate with its parts, and why one was taken. The candidates stay where
     they are, in the folder of the stage before."""
 
-    name, needs, unit = "choose", ("generate", "refine"), "candidate"
+    name, unit = "choose", "candidate"
 
     @property
     def prompts(self) -> tuple[str, ...]:
         return self.task.style.prompts
 
-    @property
-    def before(self) -> Pictures:
-        """The stage that made the candidates."""
-        return list(self.earlier.values())[-1]
-
     def check(self) -> None:
         settled(self.task.options.choose)
 
     def own_inputs(self) -> dict:
-        cfg = self.task.options.choose
-        references = {path.name: digest(path) for path in self.task.style.references}
-        about = {"options": asdict(cfg), "judge": settled(cfg), "references": references}
-        return {**about, "prompts": [*self.prompts], "pictures": self.before.current().outputs}
-
-    def units(self) -> int:
-        return len(self.before.items) * self.task.options.choose.draws
-
-    def count(self) -> tuple[int, str]:
-        return len(self.before.items), self.unit
+        pictures = self.before.current().outputs
+        return {**self.judge_inputs(), "prompts": [*self.prompts], "pictures": pictures}
 
     def make(self, worker: Worker, bar: Callable | None) -> dict:
-        from .judge import judge, words_of
+        from .judge import words_of
 
-        cfg, style, sd = self.task.options.choose, self.task.style, worker.plain(self.task.setup)
-        rows = [dict(row) for row in self.before.current().facts["pictures"]]
-        paths = [self.before.folder / row["file"] for row in rows]
-        asked = [row["prompt"] for row in rows]
-        with progress_of(bar, self.units()) as progress:
-            judged = judge(sd, style, paths, asked, words_of(style), cfg, progress.update)
+        cfg = self.task.options.choose
+        rows, paths, asked, judged = self.verdicts(worker, bar, words_of(self.task.style))
         by, _ = settled(cfg)
         chosen, told = [], {}
         for prompt in self.prompts:

@@ -11,21 +11,20 @@ that was killed finds all that was finished.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jstyle.sd import files
-from jstyle.sd.progress import progress_of
 from jstyle.sd.reading import read_object
 
 from .folders import Out
-from .judging import Judged, settled
-from .manifest import digest, key_of
+from .judged import JudgingStage
+from .judging import Judged
+from .manifest import key_of
 from .options import StyleOptions
-from .paint import Pictures
 from .search_task import SECONDS, WORK
 from .stages import Stage
 from .task import Task
@@ -57,37 +56,18 @@ class Probe(Task):
     words: tuple[str, ...] = ()
 
 
-class Measure(Stage):
+class Measure(JudgingStage):
     """The judge's parts of every picture, in measured.json."""
 
-    name, needs, unit = "measure", ("generate", "refine"), "picture"
+    name, unit = "measure", "picture"
     task: Probe
 
-    @property
-    def before(self) -> Pictures:
-        return list(self.earlier.values())[-1]
-
     def own_inputs(self) -> dict:
-        cfg, task = self.task.options.choose, self.task
-        references = {path.name: digest(path) for path in task.style.references}
-        about = {"options": asdict(cfg), "judge": settled(cfg), "references": references}
-        return {**about, "words": [*task.words], "pictures": self.before.current().outputs}
-
-    def units(self) -> int:
-        return len(self.before.items) * self.task.options.choose.draws
-
-    def count(self) -> tuple[int, str]:
-        return len(self.before.items), self.unit
+        pictures = self.before.current().outputs
+        return {**self.judge_inputs(), "words": [*self.task.words], "pictures": pictures}
 
     def make(self, worker: Worker, bar: Callable | None) -> dict:
-        from .judge import judge
-
-        cfg, style, sd = self.task.options.choose, self.task.style, worker.plain(self.task.setup)
-        rows = self.before.current().facts["pictures"]
-        paths = [self.before.folder / row["file"] for row in rows]
-        asked = [row["prompt"] for row in rows]
-        with progress_of(bar, self.units()) as progress:
-            judged = judge(sd, style, paths, asked, self.task.words, cfg, progress.update)
+        rows, _, _, judged = self.verdicts(worker, bar, self.task.words)
         found = {"style": judged.style.tolist(), "content": judged.content.tolist()}
         found["parts"] = {name: values.tolist() for name, values in judged.parts.items()}
         files.write_json(self.folder / MEASURED, {**found, "pictures": rows})

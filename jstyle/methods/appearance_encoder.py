@@ -116,11 +116,6 @@ class AppearanceEncoder(Injecting):
                 progress(1, 1)
         return replace(found, features=bank)
 
-    def join(self, prepared: Any) -> Inversion:
-        from ..inversion import join
-
-        return join(prepared)
-
     def apply(
         self,
         prepared: Mapping[str, Any],

@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import FEATURE_DTYPES, FEATURES
-from .base import NOISE, Method, Noise, Progress
+from .base import NOISE, Noise, Progress
+from .inverted import OfInversions
 from .vocabulary import Inverted
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Track(NamedTuple):
     window: Window
 
 
-class Injecting(Method):
+class Injecting(OfInversions):
     """A method with the options of Injected."""
 
     def windows(self, cfg: Any) -> Sequence[Window]:
@@ -183,11 +184,6 @@ class Recorded(Injecting):
         levels = list(found.trail)
         seen = {t: found.trail[before] for before, t in pairwise(levels)}
         return replace(found, features=bank, trail=seen)
-
-    def join(self, prepared: Any) -> Inversion:
-        from ..inversion import join
-
-        return join(prepared)
 
     def apply(
         self, prepared: Mapping[str, Any], cfg: Any, progress: Progress | None = None

@@ -14,14 +14,15 @@ the conditional rows see the reference, so guidance leads towards it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config import parse_window
 from ..sd.limits import SEED, require_whole
-from .base import Method, Progress
+from .base import Progress
+from .inverted import OfInversions
 from .vocabulary import Injected, Inverted, Prompted, require_share
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class ReferenceOnlyConfig(Injected, Prompted, Inverted):
         require_whole("noise_seed", self.noise_seed, 0, SEED)
 
 
-class ReferenceOnly(Method):
+class ReferenceOnly(OfInversions):
     name = "reference-only"
     does = "attention to a noised reference, or its statistics, in the layers that are chosen"
     source = "the ControlNet web extension's reference_only and reference_adain"
@@ -90,16 +91,6 @@ class ReferenceOnly(Method):
         if role == "style":
             return encode(self.sd, picture, cfg.steps)
         return invert(self.sd, picture, cfg.invert_prompt, cfg.steps, progress)
-
-    def join(self, prepared: Sequence[Any]) -> Inversion:
-        from ..inversion import join
-
-        return join(prepared)
-
-    def pool(self, prepared: Sequence[Any]) -> Inversion:
-        from ..inversion import pool
-
-        return pool(prepared)
 
     def apply(
         self,

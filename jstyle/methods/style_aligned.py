@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..config import parse_window
-from .base import Method, Progress
+from .base import Progress
+from .inverted import OfInversions
 from .vocabulary import Injected, Inverted, Prompted, require_flag, require_number
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class StyleAlignedConfig(Injected, Prompted, Inverted):
             require_number(name, getattr(self, name))
 
 
-class StyleAligned(Method):
+class StyleAligned(OfInversions):
     name = "style-aligned"
     does = "attention shared with a reference, whose statistics queries and keys take"
     source = "arXiv:2312.02133"
@@ -90,16 +91,6 @@ class StyleAligned(Method):
         from .painting import invert
 
         return invert(self.sd, picture, cfg.invert_prompt, cfg.steps, progress)
-
-    def join(self, prepared: Sequence[Any]) -> Inversion:
-        from ..inversion import join
-
-        return join(prepared)
-
-    def pool(self, prepared: Sequence[Any]) -> Inversion:
-        from ..inversion import pool
-
-        return pool(prepared)
 
     def apply(
         self,

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..config import PRESETS, StyleConfig
-from .base import Method, Progress
+from .base import Progress
+from .inverted import OfInversions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 PARTS = {"content": "q", "style": "kv"}  # which parts of attention each picture gives
 
 
-class StyleID(Method):
+class StyleID(OfInversions):
     name = "styleid"
     does = "the style's keys and values and the content's queries in self-attention"
     source = "arXiv:2312.09008"
@@ -57,16 +58,6 @@ class StyleID(Method):
     ) -> Inversion:
         parts = PARTS[role] if cfg.inject else ""
         return self.styler.invert(picture, cfg, parts, progress)
-
-    def join(self, prepared: Any) -> Inversion:
-        from ..inversion import join
-
-        return join(prepared)
-
-    def pool(self, prepared: Any) -> Inversion:
-        from ..inversion import pool
-
-        return pool(prepared)
 
     def apply(self, prepared: Any, cfg: StyleConfig, progress: Progress | None = None) -> jt.Var:
         return self.styler.transfer(*(prepared[role] for role in self.roles), cfg, progress)

@@ -25,10 +25,12 @@ def stand_in(place: Path) -> Path | None:
     Its folder is another for another compiler or Jittor, so that no header is ever stale.
     """
     real = shutil.which("g++")
-    if real is None or not _is_gnu(real):
+    if real is None:
         return None
     folder = place / f"compiler-{_digest(Path(real))}"
     if not (folder / "g++").is_file():
+        if not _is_gnu(real):
+            return None
         staged = place / f"compiler.{os.getpid()}"
         staged.mkdir(parents=True, exist_ok=True)
         for path in FILES.iterdir():
